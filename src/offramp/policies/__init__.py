@@ -1,0 +1,25 @@
+"""Online policies: `decide(observation) -> Decision`, one file each, named in one table."""
+
+from __future__ import annotations
+
+from offramp.errors import OfframpError
+from offramp.policies.base import Context, Policy, choose
+from offramp.policies.chance import Random
+from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
+
+POLICIES: dict[str, type[Policy]] = {
+    "random": Random,
+    "greedy": Greedy,
+    "myopic": Myopic,
+    "device-only": DeviceOnly,
+    "edge-only": EdgeOnly,
+}
+
+__all__ = ["POLICIES", "Context", "Policy", "choose", "make_policy"]
+
+
+def make_policy(name: str, context: Context) -> Policy:
+    """The policy of that name. Raises OfframpError if there is none, or if the context lacks what it needs."""
+    if name not in POLICIES:
+        raise OfframpError("policy", name, f"one of {', '.join(sorted(POLICIES))}", "choose one of these")
+    return POLICIES[name].create(context)

@@ -1,0 +1,216 @@
+"""A drawn set of tasks with everything a solver needs: the file format `offramp.instance/1`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from offramp import equations
+from offramp.errors import OfframpError
+from offramp.options import Gain, NetworkTerms, System
+from offramp.profile import ExitCoefficients
+from offramp.scenario import Scenario
+from offramp.task import Task
+from offramp.validation import dump_json, parse_json, parse_value, read_text
+
+Row = tuple[float, float]
+
+
+class ExitModel(BaseModel):
+    """One exit of the file: rows are [slope, intercept]."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    accuracy: Annotated[float, Field(gt=0, le=1)]
+    device_s: Annotated[tuple[Row, ...], Field(min_length=1)]
+    edge_s: Annotated[tuple[Row, ...], Field(min_length=1)]
+    output_bytes: Annotated[tuple[Row, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _lengths(self) -> ExitModel:
+        layers = len(self.device_s)
+        if len(self.edge_s) != layers or len(self.output_bytes) != layers + 1:
+            raise ValueError(
+                f"device_s, edge_s and output_bytes must have l, l and l + 1 rows; they have {layers}, "
+                f"{len(self.edge_s)} and {len(self.output_bytes)}"
+            )
+        return self
+
+
+class TaskModel(BaseModel):
+    """One task of the file."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    arrival_s: NonNegativeFloat
+    size: PositiveInt
+    budget_s: NonNegativeFloat
+    device: Annotated[int, Field(ge=0)]
+
+
+class InstanceModel(BaseModel):
+    """The file as it stands. Keys it does not know are left alone."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    format: Literal["offramp.instance/1"]
+    devices: PositiveInt
+    bandwidth_bytes_per_s: PositiveFloat | None = None
+    device_slowdown: tuple[NonNegativeFloat, ...] | None = None
+    device_bandwidth_bytes_per_s: tuple[PositiveFloat, ...] | None = None
+    gain: Gain
+    network: NetworkTerms | None = None
+    exits: Annotated[tuple[ExitModel, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[TaskModel, ...], Field(min_length=1)]
+    scenario: Any = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InstanceModel:
+        if self.bandwidth_bytes_per_s is None and self.device_bandwidth_bytes_per_s is None:
+            raise ValueError("bandwidth_bytes_per_s is missing; give it, or device_bandwidth_bytes_per_s")
+        for name in ("device_slowdown", "device_bandwidth_bytes_per_s"):
+            each = getattr(self, name)
+            if each is not None and len(each) != self.devices:
+                raise ValueError(f"{name} has {len(each)} entries; it needs one for each of {self.devices} devices")
+        before_s = 0.0
+        for number, task in enumerate(self.tasks):
+            if task.device >= self.devices:
+                raise ValueError(f"tasks.{number}.device = {task.device}: must be in 0..{self.devices - 1}")
+            if task.arrival_s < before_s:
+                raise ValueError(f"tasks.{number}.arrival_s = {task.arrival_s}: earlier than the task before; sort")
+            before_s = task.arrival_s
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """Tasks in order of arrival and the system they meet.
+
+    Attributes:
+        scenario: what the tasks were drawn from, where the file says so. An online policy may know it.
+    """
+
+    system: System
+    tasks: tuple[Task, ...]
+    scenario: Scenario | None = None
+
+    def to_json(self) -> str:
+        """The file's text; the same bytes for the same instance."""
+        system = self.system
+        value: dict[str, Any] = {
+            "format": "offramp.instance/1",
+            "devices": system.devices,
+            "bandwidth_bytes_per_s": system.bandwidth_bytes_per_s[0],
+            "device_slowdown": list(system.device_slowdown),
+            "device_bandwidth_bytes_per_s": list(system.bandwidth_bytes_per_s),
+            "gain": {
+                "accuracy_weight": system.gain.accuracy_weight,
+                "accuracy_slope": system.gain.accuracy_slope,
+            },
+            "network": {
+                "decision_s": system.network.decision_s,
+                "link_delay_s": system.network.link_delay_s,
+                "answer_s": system.network.answer_s,
+                "edge_workers": system.network.edge_workers,
+            },
+            "exits": [
+                {
+                    "accuracy": exit.accuracy,
+                    "device_s": exit.device_s.tolist(),
+                    "edge_s": exit.edge_s.tolist(),
+                    "output_bytes": exit.output_bytes.tolist(),
+                }
+                for exit in system.exits
+            ],
+            "tasks": [
+                {"arrival_s": t.arrival_s, "size": t.size, "budget_s": t.budget_s, "device": t.device}
+                for t in self.tasks
+            ],
+        }
+        if len(set(system.device_slowdown)) == 1 and system.device_slowdown[0] == 1.0:
+            del value["device_slowdown"]
+        if len(set(system.bandwidth_bytes_per_s)) == 1:
+            del value["device_bandwidth_bytes_per_s"]
+        if self.scenario is not None:
+            value["scenario"] = self.scenario.model_dump(mode="json")
+        return dump_json(value)
+
+
+def _instance(model: InstanceModel, source: str) -> Instance:
+    exits = tuple(
+        ExitCoefficients(
+            accuracy=exit.accuracy,
+            device_s=np.array(exit.device_s, dtype=np.float64),
+            edge_s=np.array(exit.edge_s, dtype=np.float64),
+            output_bytes=np.array(exit.output_bytes, dtype=np.float64),
+        )
+        for exit in model.exits
+    )
+    links = model.device_bandwidth_bytes_per_s or (model.bandwidth_bytes_per_s or 0.0,) * model.devices
+    system = System(
+        exits=exits,
+        device_slowdown=model.device_slowdown or (1.0,) * model.devices,
+        bandwidth_bytes_per_s=links,
+        gain=model.gain,
+        network=model.network or NetworkTerms(),
+    )
+    tasks = tuple(Task(t.arrival_s, t.size, t.budget_s, t.device) for t in model.tasks)
+    check_predictions(exits, {task.size for task in tasks}, source)
+    scenario = None
+    if isinstance(model.scenario, dict) and model.scenario.get("format") == "offramp.scenario/1":
+        scenario = parse_value(Scenario, model.scenario, f"{source}: scenario")
+    return Instance(system, tasks, scenario)
+
+
+def check_predictions(exits: tuple[ExitCoefficients, ...], sizes: set[int], source: str) -> None:
+    """Refuse sizes at which a line predicts a negative time or negative bytes. Raises OfframpError."""
+    for size in sorted(sizes):
+        for number, exit in enumerate(exits):
+            for name in ("device_s", "edge_s", "output_bytes"):
+                predicted = equations.linear(getattr(exit, name), size)
+                if (predicted < 0).any():
+                    row = int(np.argmax(predicted < 0))
+                    raise OfframpError(
+                        f"{source}: exits.{number}.{name}.{row} at size {size}",
+                        float(predicted[row]),
+                        "must be >= 0 at every size of the tasks",
+                        "correct the coefficients, or leave such sizes out",
+                    )
+
+
+def parse_instance(text: str | bytes, source: str = "instance") -> Instance:
+    """An instance from its JSON text. Raises OfframpError naming the field."""
+    return _instance(parse_json(InstanceModel, text, source), source)
+
+
+def load_instance(path: Path) -> Instance:
+    """An instance from its file. Raises OfframpError naming the field."""
+    return parse_instance(read_text(path, "instance"), str(path))
+
+
+def draw_tasks(scenario: Scenario, rng: np.random.Generator) -> Iterator[Task]:
+    """Endless tasks of a scenario in order of arrival: instants, sizes and devices from streams of their own."""
+    arrivals_rng, sizes_rng, devices_rng = rng.spawn(3)
+    values, probabilities = scenario.sizes.values, scenario.sizes.probabilities()
+    for arrival_s in scenario.arrivals.instants(scenario.slot_s, arrivals_rng):
+        size = values[int(sizes_rng.choice(len(values), p=probabilities))]
+        device = int(devices_rng.integers(scenario.devices))
+        yield Task(arrival_s, size, scenario.budget_s(size), device)
+
+
+def system_of(scenario: Scenario, exits: tuple[ExitCoefficients, ...]) -> System:
+    """A scenario's devices and links around a model's coefficients."""
+    return System(exits, scenario.slowdowns, scenario.bandwidths, scenario.gain, scenario.network)
+
+
+def draw_instance(scenario: Scenario, exits: tuple[ExitCoefficients, ...], rng: np.random.Generator) -> Instance:
+    """M tasks of a scenario. The same generator state gives the same instance."""
+    tasks = tuple(islice(draw_tasks(scenario, rng), scenario.tasks))
+    check_predictions(exits, {task.size for task in tasks}, "scenario")
+    return Instance(system_of(scenario, exits), tasks, scenario)

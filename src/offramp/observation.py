@@ -1,0 +1,95 @@
+"""What a policy is shown when it decides, and how each timing model predicts from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from offramp import equations
+from offramp.equations import BoolArray, FloatArray, Timeline
+from offramp.options import NetworkTerms, OptionTable
+from offramp.task import Task
+
+Timing = Literal["paper", "network"]
+TIMINGS: tuple[Timing, ...] = ("paper", "network")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backlog:
+    """How far behind the system is, as instants; in the past or -inf where something is idle.
+
+    Attributes:
+        device_free_s: (N,) when each device can start another head.
+        link_free_s: (N,) when each uplink can start another upload; `paper` does not read it.
+        edge_arrivals_s: (J,) ascending, when tasks that are decided but not yet started reach the edge; empty
+            under `paper`.
+        edge_free_s: (J + 1,) when the edge can start a task that reaches it after the first j of those.
+    """
+
+    device_free_s: FloatArray
+    link_free_s: FloatArray
+    edge_arrivals_s: FloatArray
+    edge_free_s: FloatArray
+
+    def edge_free_at(self, arrival_s: FloatArray) -> FloatArray:
+        """When the edge can start what reaches it at `arrival_s`, first come first served."""
+        ahead = np.searchsorted(self.edge_arrivals_s, arrival_s, side="right")
+        free: FloatArray = self.edge_free_s[ahead]
+        return free
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """A task that has arrived, what can be done about it, and the backlog it meets.
+
+    Attributes:
+        now_s: the instant of the decision, at or after the task's arrival.
+        options: the task's choices; a policy returns one of them or drops the task.
+        timing: the model that `timeline` predicts with.
+    """
+
+    task: Task
+    now_s: float
+    options: OptionTable
+    backlog: Backlog
+    timing: Timing = "paper"
+    network: NetworkTerms = NetworkTerms()
+
+    def timeline(self) -> Timeline:
+        """Predicted instants of every option, arrays as long as the option table."""
+        device, options, backlog = self.task.device, self.options, self.backlog
+        if self.timing == "paper":
+            return equations.paper_timeline(
+                self.task.arrival_s,
+                backlog.device_free_s[device],
+                backlog.edge_free_s[-1],
+                options.head_s,
+                options.upload_s,
+                options.tail_s,
+            )
+        device_start_s, send_s, _, arrival_s = equations.network_arrival(
+            self.ready_s,
+            backlog.device_free_s[device],
+            backlog.link_free_s[device],
+            self.network.link_delay_s,
+            options.head_s,
+            options.upload_s,
+        )
+        edge_start_s = np.maximum(arrival_s, backlog.edge_free_at(arrival_s))
+        finish_s = equations.network_finish(
+            send_s, edge_start_s, options.tail_s, self.network.answer_s, options.local
+        )
+        return Timeline(device_start_s, send_s, edge_start_s, finish_s)
+
+    @property
+    def ready_s(self) -> float:
+        """When the device has the decision: at once under `paper`."""
+        if self.timing == "paper":
+            return self.task.arrival_s
+        return max(self.now_s, self.task.arrival_s + self.network.decision_s)
+
+    def feasible(self, finish_s: FloatArray) -> BoolArray:
+        """Which of the predicted finishes meet the deadline."""
+        return equations.on_time(finish_s, self.task.deadline_s)

@@ -1,0 +1,54 @@
+"""What a policy is, and what it may know when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from offramp.equations import BoolArray, FloatArray
+from offramp.observation import Observation, Timing
+from offramp.options import OptionTable, System
+from offramp.scenario import Scenario
+from offramp.task import DROP, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a policy is made from: never the tasks to come.
+
+    Attributes:
+        scenario: what the tasks are drawn from, where that is known; a policy that needs it and is not given it
+            estimates from what it has seen.
+        policy_file: a trained policy's file, where the user named one.
+    """
+
+    system: System
+    timing: Timing = "paper"
+    scenario: Scenario | None = None
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    policy_file: Path | None = None
+
+
+class Policy(Protocol):
+    """Decides task by task, in order of arrival, in the simulator and in the runtime alike."""
+
+    @classmethod
+    def create(cls, context: Context) -> Self:
+        """Make the policy. Raises OfframpError if the context lacks what it needs."""
+        ...
+
+    def decide(self, observation: Observation) -> Decision:
+        """One of the observation's options, or DROP."""
+        ...
+
+
+def choose(options: OptionTable, allowed: BoolArray, finish_s: FloatArray) -> Decision:
+    """The allowed option with the greatest gain; among equals the one that finishes first; DROP if none is."""
+    if not allowed.any():
+        return DROP
+    gain = np.where(allowed, options.gain, -np.inf)
+    row = int(np.argmin(np.where(gain == gain.max(), finish_s, np.inf)))
+    return Decision(int(options.exit[row]), int(options.cut[row]))

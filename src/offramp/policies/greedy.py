@@ -1,0 +1,57 @@
+"""The best option for the task at hand alone: blind to queues (`greedy`) or not (`myopic` and its halves)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from offramp.equations import BoolArray
+from offramp.observation import Observation
+from offramp.policies.base import Context, choose
+from offramp.task import Decision
+
+
+class Greedy:
+    """The paper's Greedy: the best exit whose own processing fits the budget, as if every queue were empty."""
+
+    @classmethod
+    def create(cls, context: Context) -> Self:
+        """Needs nothing."""
+        return cls()
+
+    def decide(self, observation: Observation) -> Decision:
+        """Best gain with head + upload + tail within the budget; among equals the shortest."""
+        options = observation.options
+        finish_s = observation.task.arrival_s + options.head_s + options.upload_s + options.tail_s
+        return choose(options, observation.feasible(finish_s), finish_s)
+
+
+class Myopic:
+    """Greedy that sees the backlog of device, link and edge; it does not spare them for the tasks to come."""
+
+    @classmethod
+    def create(cls, context: Context) -> Self:
+        """Needs nothing."""
+        return cls()
+
+    def decide(self, observation: Observation) -> Decision:
+        """Best gain whose predicted finish meets the deadline; among equals the first to finish."""
+        finish_s = observation.timeline().finish_s
+        allowed = observation.feasible(finish_s) & self._permitted(observation)
+        return choose(observation.options, allowed, finish_s)
+
+    def _permitted(self, observation: Observation) -> BoolArray:
+        return observation.options.gain > 0
+
+
+class DeviceOnly(Myopic):
+    """Myopic over the exits that run on the device to the end."""
+
+    def _permitted(self, observation: Observation) -> BoolArray:
+        return observation.options.local
+
+
+class EdgeOnly(Myopic):
+    """Myopic over the exits that run on the edge from the first layer."""
+
+    def _permitted(self, observation: Observation) -> BoolArray:
+        return observation.options.cut == 0
