@@ -6,7 +6,7 @@ stands: compiled solvers and planners call these very functions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,9 @@ def upload_duration(output_bytes: FloatArray, bandwidth_bytes_per_s: float) -> F
     return output_bytes / bandwidth_bytes_per_s
 
 
-def gain(accuracy: FloatArray, min_accuracy: float, accuracy_weight: float, accuracy_slope: float) -> FloatArray:
+def gain(
+    accuracy: FloatArray, min_accuracy: float, accuracy_weight: float, accuracy_slope: float
+) -> FloatArray:
     """Gain of a task that finishes in time at exits of these accuracies, Eq. 1.
 
     Accuracies lie in (0, 1]. A dropped or late task earns 0, which is not this function's business.
@@ -96,12 +98,24 @@ def network_arrival(
 
 
 def network_finish(
-    send_s: FloatArray, edge_start_s: FloatArray, tail_s: FloatArray, answer_s: float, local: BoolArray
+    send_s: float | FloatArray,
+    edge_start_s: float | FloatArray,
+    tail_s: FloatArray,
+    answer_s: float,
+    local: BoolArray,
 ) -> FloatArray:
     """When the device has the answer under `network`: a local task ends with its head, others travel back."""
     return np.where(local, send_s, edge_start_s + tail_s + answer_s)
 
 
-def on_time(finish_s: FloatArray, deadline_s: float) -> BoolArray:
+@overload
+def on_time(finish_s: float, deadline_s: float) -> bool: ...
+
+
+@overload
+def on_time(finish_s: FloatArray, deadline_s: float) -> BoolArray: ...
+
+
+def on_time(finish_s: float | FloatArray, deadline_s: float) -> bool | BoolArray:
     """Constraint C2 of Eq. 2: finished at or before the deadline (within `TIME_TOLERANCE_S`)."""
     return finish_s <= deadline_s + TIME_TOLERANCE_S

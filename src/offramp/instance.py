@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from offramp import equations
 from offramp.errors import OfframpError
@@ -77,13 +85,17 @@ class InstanceModel(BaseModel):
         for name in ("device_slowdown", "device_bandwidth_bytes_per_s"):
             each = getattr(self, name)
             if each is not None and len(each) != self.devices:
-                raise ValueError(f"{name} has {len(each)} entries; it needs one for each of {self.devices} devices")
+                raise ValueError(
+                    f"{name} has {len(each)} entries; it needs one for each of {self.devices} devices"
+                )
         before_s = 0.0
         for number, task in enumerate(self.tasks):
             if task.device >= self.devices:
                 raise ValueError(f"tasks.{number}.device = {task.device}: must be in 0..{self.devices - 1}")
             if task.arrival_s < before_s:
-                raise ValueError(f"tasks.{number}.arrival_s = {task.arrival_s}: earlier than the task before; sort")
+                raise ValueError(
+                    f"tasks.{number}.arrival_s = {task.arrival_s}: earlier than the task before; sort"
+                )
             before_s = task.arrival_s
         return self
 
@@ -209,7 +221,9 @@ def system_of(scenario: Scenario, exits: tuple[ExitCoefficients, ...]) -> System
     return System(exits, scenario.slowdowns, scenario.bandwidths, scenario.gain, scenario.network)
 
 
-def draw_instance(scenario: Scenario, exits: tuple[ExitCoefficients, ...], rng: np.random.Generator) -> Instance:
+def draw_instance(
+    scenario: Scenario, exits: tuple[ExitCoefficients, ...], rng: np.random.Generator
+) -> Instance:
     """M tasks of a scenario. The same generator state gives the same instance."""
     tasks = tuple(islice(draw_tasks(scenario, rng), scenario.tasks))
     check_predictions(exits, {task.size for task in tasks}, "scenario")

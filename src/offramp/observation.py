@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -55,7 +55,7 @@ class Observation:
     options: OptionTable
     backlog: Backlog
     timing: Timing = "paper"
-    network: NetworkTerms = NetworkTerms()
+    network: NetworkTerms = field(default_factory=NetworkTerms)
 
     def timeline(self) -> Timeline:
         """Predicted instants of every option, arrays as long as the option table."""

@@ -47,7 +47,9 @@ class Scenario(BaseModel):
         for name in ("device_slowdown", "bandwidth_bytes_per_s"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.devices:
-                raise ValueError(f"{name} has {len(value)} entries for {self.devices} devices; give one, or N")
+                raise ValueError(
+                    f"{name} has {len(value)} entries for {self.devices} devices; give one, or N"
+                )
         return self
 
     @property

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from offramp import equations
-from offramp.instance import Instance
-from offramp.task import Decision
 from offramp.validation import dump_json
 
 Status = Literal["optimal", "feasible"]
@@ -55,49 +51,3 @@ class Schedule:
     def to_json(self) -> str:
         """The file's text."""
         return dump_json(self.to_dict())
-
-
-def paper_schedule(
-    instance: Instance,
-    decisions: Sequence[Decision],
-    *,
-    upper_bound: float | None = None,
-    status: Status = "feasible",
-    solve_s: float = 0.0,
-) -> Schedule:
-    """Lay decisions for all tasks out in time under the `paper` model and count what they earn."""
-    system = instance.system
-    device_free_s = [float("-inf")] * system.devices
-    edge_free_s = float("-inf")
-    rows = []
-    for task, decision in zip(instance.tasks, decisions, strict=True):
-        if decision.exit == 0:
-            rows.append(DROPPED)
-            continue
-        options = system.options(task.device, task.size)
-        row = options.index(decision.exit, decision.cut)
-        line = equations.paper_timeline(
-            task.arrival_s,
-            device_free_s[task.device],
-            edge_free_s,
-            options.head_s[row],
-            options.upload_s[row],
-            options.tail_s[row],
-        )
-        device_start_s, send_s, edge_start_s, finish_s = (float(instant) for instant in line)
-        device_free_s[task.device], edge_free_s = send_s, finish_s
-        met = bool(equations.on_time(line.finish_s, task.deadline_s))
-        rows.append(
-            ScheduledTask(
-                decision.exit,
-                decision.cut,
-                device_start_s,
-                send_s,
-                edge_start_s,
-                finish_s,
-                met,
-                float(options.gain[row]) if met else 0.0,
-            )
-        )
-    total = sum(row.gain for row in rows)
-    return Schedule(tuple(rows), total, upper_bound, status, solve_s)

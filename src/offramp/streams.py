@@ -129,7 +129,8 @@ class NormalSizes(_Value):
     def probabilities(self) -> FloatArray:
         """Probability of each of `values`."""
         weights = self._weights()
-        return weights / weights.sum()
+        share: FloatArray = weights / weights.sum()
+        return share
 
 
 class ListedSizes(_Value):
@@ -148,7 +149,8 @@ class ListedSizes(_Value):
     def probabilities(self) -> FloatArray:
         """Probability of each of `values`."""
         weights = np.ones(len(self.values)) if self.weights is None else np.array(self.weights, dtype=float)
-        return weights / weights.sum()
+        share: FloatArray = weights / weights.sum()
+        return share
 
 
 Sizes = Annotated[NormalSizes | ListedSizes, Field(discriminator="kind")]

@@ -47,7 +47,9 @@ def read_text(path: Path, field: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise OfframpError(field, str(path), f"cannot be read ({reason})", "give a file that exists") from None
+        raise OfframpError(
+            field, str(path), f"cannot be read ({reason})", "give a file that exists"
+        ) from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -54,4 +54,5 @@ class EdgeOnly(Myopic):
     """Myopic over the exits that run on the edge from the first layer."""
 
     def _permitted(self, observation: Observation) -> BoolArray:
-        return observation.options.cut == 0
+        from_the_first_layer: BoolArray = observation.options.cut == 0
+        return from_the_first_layer

@@ -1,0 +1,31 @@
+"""A policy over a stream of tasks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from offramp.instance import Instance
+from offramp.observation import Timing
+from offramp.policies import Context, Policy, make_policy
+from offramp.schedule import Schedule
+from offramp.state import make_state
+
+
+def simulate(instance: Instance, policy: Policy, timing: Timing = "paper") -> Schedule:
+    """Show a policy the tasks one by one and lay its decisions out in time.
+
+    The schedule is `feasible` and proves no bound; `solve_s` is 0, so that one seed gives the same bytes.
+    ValueError if the policy returns what is not an option.
+    """
+    state = make_state(instance.system, timing)
+    for task in instance.tasks:
+        observation = state.observe(task)
+        state.commit(observation, policy.decide(observation))
+    rows = tuple(state.rows())
+    return Schedule(rows, sum(row.gain for row in rows), upper_bound=None, status="feasible")
+
+
+def simulate_named(instance: Instance, name: str, timing: Timing, rng: np.random.Generator) -> Schedule:
+    """`simulate` a policy by its name, made from what the instance lets it know."""
+    context = Context(instance.system, timing, instance.scenario, rng)
+    return simulate(instance, make_policy(name, context), timing)
