@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 
+from offramp.errors import OfframpError
 from offramp.options import Gain, NetworkTerms
 from offramp.streams import Arrivals, Bernoulli, NormalSizes, Sizes
-from offramp.validation import parse_json, read_text
+from offramp.validation import parse_json, parse_value, read_text
 
 REFERENCE_SLOT_S = 0.010
 REFERENCE_SLOWDOWN = 10.0
@@ -75,15 +76,17 @@ class Scenario(BaseModel):
         k: float | None = None,
         slot_s: float | None = None,
     ) -> Scenario:
-        """This scenario with some values replaced; `p` makes the arrivals Bernoulli. ValidationError if bad."""
+        """This scenario with some values replaced; `p` makes the arrivals Bernoulli. OfframpError if bad."""
         update: dict[str, object] = {
             name: value
             for name, value in (("devices", devices), ("tasks", tasks), ("k", k), ("slot_s", slot_s))
             if value is not None
         }
         if p is not None:
+            if not 0 < p <= 1:
+                raise OfframpError("p", p, "must be in (0, 1]", "give a probability")
             update["arrivals"] = {"kind": "bernoulli", "probability": p}
-        return Scenario.model_validate(self.model_dump() | update)
+        return parse_value(Scenario, self.model_dump() | update, "scenario")
 
 
 def _each(value: float | tuple[float, ...], devices: int) -> tuple[float, ...]:

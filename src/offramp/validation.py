@@ -15,14 +15,14 @@ from offramp.errors import OfframpError
 Model = TypeVar("Model")
 
 
-def one_line(error: ValidationError, source: str) -> OfframpError:
+def one_line(error: ValidationError, source: str, remedy: str) -> OfframpError:
     """The first complaint of a validation as field, value, what is allowed; the others counted."""
     first = error.errors()[0]
     # Tags of discriminated unions and validators' names are pydantic's own and mean nothing to a reader.
     place = ".".join(str(part) for part in first["loc"]) or "file"
     allowed = first["msg"].removeprefix("Value error, ")
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return OfframpError(f"{source}: {place}", first["input"], allowed + more, f"correct it in {source}")
+    return OfframpError(f"{source}: {place}", first["input"], allowed + more, remedy)
 
 
 def parse_json(model: type[Model], text: str | bytes, source: str) -> Model:
@@ -30,15 +30,17 @@ def parse_json(model: type[Model], text: str | bytes, source: str) -> Model:
     try:
         return TypeAdapter(model).validate_json(text)
     except ValidationError as error:
-        raise one_line(error, source) from None
+        raise one_line(error, source, f"correct it in {source}") from None
 
 
-def parse_value(model: type[Model], value: object, source: str) -> Model:
+def parse_value(
+    model: type[Model], value: object, source: str, remedy: str = "give a value in range"
+) -> Model:
     """Validate a value that is already in memory. `source` names it in an OfframpError."""
     try:
         return TypeAdapter(model).validate_python(value)
     except ValidationError as error:
-        raise one_line(error, source) from None
+        raise one_line(error, source, remedy) from None
 
 
 def read_text(path: Path, field: str) -> str:

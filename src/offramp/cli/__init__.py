@@ -1,0 +1,52 @@
+"""The `offramp` command: parse, call, print. Each command's module is thin and imports what it runs on use."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from offramp import __version__
+from offramp.cli import simulation
+from offramp.errors import OfframpError
+
+app = typer.Typer(
+    name="offramp",
+    help="Run deep networks across a device and an edge server so that every task meets its deadline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"offramp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(simulation.stream)
+app.command()(simulation.simulate)
+app.command()(simulation.compare)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and status 2; Ctrl-C is status 130."""
+    try:
+        app()
+    except OfframpError as error:
+        print(f"offramp: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("offramp: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,72 @@
+"""Options that several commands share, and how they print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from offramp.errors import OfframpError
+from offramp.profile import ExitCoefficients
+from offramp.scenario import Scenario, load_scenario
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+ScenarioFile = Annotated[
+    Path | None, typer.Option("--scenario", help="Scenario file (JSON); without it the reference scenario.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same output.")]
+Tasks = Annotated[int | None, typer.Option("--tasks", help="Tasks in the stream, M.")]
+Devices = Annotated[int | None, typer.Option("--devices", help="Devices, N.")]
+ArrivalProbability = Annotated[
+    float | None, typer.Option("--p", help="Probability that a slot brings a task to the system, in (0, 1].")
+]
+BudgetFactor = Annotated[
+    float | None, typer.Option("--k", help="Slots of budget for each input of a task, > 0.")
+]
+SlotLength = Annotated[float | None, typer.Option("--slot-s", help="Length of a slot, seconds, > 0.")]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="Model bundle whose profile to use; without it the bundled one."),
+]
+
+errors = Console(stderr=True, highlight=False)
+"""Progress and notes go to standard error, so that standard output stays the result."""
+
+
+def scenario_from(
+    path: Path | None,
+    *,
+    tasks: int | None = None,
+    devices: int | None = None,
+    p: float | None = None,
+    k: float | None = None,
+    slot_s: float | None = None,
+) -> Scenario:
+    """The file's or the reference scenario with the options that were given. Raises OfframpError."""
+    return load_scenario(path).changed(tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+
+
+def exits_of(bundle: Path | None) -> tuple[ExitCoefficients, ...]:
+    """The measured coefficients of a bundle's exits. Raises OfframpError if it has no profile."""
+    from offramp.model.bundle import load_bundle
+
+    return load_bundle(bundle).coefficients()
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
+def names_of(text: str, known: dict[str, Any], field: str) -> list[str]:
+    """A comma-separated list of names, each one known. Raises OfframpError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise OfframpError(field, name, f"one of {', '.join(sorted(known))}", "choose among these")
+    if not names:
+        raise OfframpError(field, text, f"at least one of {', '.join(sorted(known))}", "name one")
+    return names

@@ -1,0 +1,179 @@
+"""`offramp stream`, `simulate` and `compare`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from offramp.cli.arguments import (
+    ArrivalProbability,
+    BudgetFactor,
+    BundleOption,
+    Devices,
+    JsonFlag,
+    ScenarioFile,
+    Seed,
+    SlotLength,
+    Tasks,
+    errors,
+    exits_of,
+    names_of,
+    print_json,
+    scenario_from,
+)
+from offramp.errors import OfframpError
+from offramp.observation import TIMINGS, Timing
+from offramp.policies import POLICIES
+
+if TYPE_CHECKING:
+    from offramp.experiments.compare import PolicyRow
+    from offramp.experiments.statistics import Interval
+    from offramp.schedule import Schedule
+
+TimingOption = Annotated[str, typer.Option("--timing", help="Timing model: paper or network.")]
+
+
+def timing_of(name: str) -> Timing:
+    """A timing model by its name. Raises OfframpError."""
+    for timing in TIMINGS:
+        if name == timing:
+            return timing
+    raise OfframpError("timing", name, f"one of {', '.join(TIMINGS)}", "choose one of these")
+
+
+def stream(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Instance file to write.")],
+    scenario: ScenarioFile = None,
+    seed: Seed = 0,
+    tasks: Tasks = None,
+    devices: Devices = None,
+    p: ArrivalProbability = None,
+    k: BudgetFactor = None,
+    slot_s: SlotLength = None,
+    bundle: BundleOption = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Draw an instance: tasks of a scenario, with the network's measured coefficients."""
+    from offramp.experiments.compare import seeded_instance
+    from offramp.validation import write_atomically
+
+    drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    instance = seeded_instance(drawn_from, exits_of(bundle), seed)
+    write_atomically(output, instance.to_json())
+    if json_:
+        print_json({"instance": str(output), "tasks": len(instance.tasks), "seed": seed})
+    else:
+        typer.echo(f"{output}: {len(instance.tasks)} tasks on {instance.system.devices} devices")
+
+
+def simulate(
+    instance: Annotated[Path, typer.Argument(help="Instance file.")],
+    policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")],
+    timing: TimingOption = "paper",
+    seed: Seed = 0,
+    policy_file: Annotated[
+        Path | None, typer.Option("--policy-file", help="A trained policy's file.")
+    ] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Let a policy decide an instance's tasks one by one; gives the schedule."""
+    from offramp.experiments.compare import policy_rng
+    from offramp.instance import load_instance
+    from offramp.policies import Context, make_policy
+    from offramp.simulator import simulate as run
+
+    chosen = timing_of(timing)
+    loaded = load_instance(instance)
+    context = Context(loaded.system, chosen, loaded.scenario, policy_rng(seed), policy_file)
+    schedule = run(loaded, make_policy(policy, context), chosen)
+    if json_:
+        typer.echo(schedule.to_json(), nl=False)
+    else:
+        print_schedule(schedule, f"{policy}, {chosen} timing")
+
+
+def print_schedule(schedule: Schedule, title: str) -> None:
+    """A schedule's sums for a person: counts by exit, on-time share, gain and proof."""
+    total = len(schedule.tasks)
+    met = sum(row.on_time for row in schedule.tasks)
+    table = Table(title=title)
+    table.add_column("exit")
+    table.add_column("tasks", justify="right")
+    table.add_column("on time", justify="right")
+    for exit in range(max(row.exit for row in schedule.tasks) + 1):
+        rows = [row for row in schedule.tasks if row.exit == exit]
+        table.add_row(str(exit) if exit else "dropped", str(len(rows)), str(sum(row.on_time for row in rows)))
+    console = Console()
+    console.print(table)
+    bound = "none" if schedule.upper_bound is None else f"{schedule.upper_bound:.4f}"
+    console.print(f"on time {met} of {total}, gain {schedule.gain:.4f}, bound {bound}, {schedule.status}")
+
+
+def compare(
+    scenario: ScenarioFile = None,
+    policies: Annotated[str, typer.Option("--policies", help="Comma-separated names.")] = ",".join(POLICIES),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Instances, with seeds 0, 1, ...")] = 20,
+    timing: TimingOption = "paper",
+    tasks: Tasks = None,
+    devices: Devices = None,
+    p: ArrivalProbability = None,
+    k: BudgetFactor = None,
+    slot_s: SlotLength = None,
+    bundle: BundleOption = None,
+    optimum: Annotated[bool, typer.Option(help="Solve each instance exactly (paper timing).")] = True,
+    json_: JsonFlag = False,
+) -> None:
+    """Compare policies on the same instances: mean gain, on-time share, accuracy, with 95 % intervals."""
+    from offramp.experiments import compare as experiment
+
+    names = names_of(policies, POLICIES, "policies")
+    drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    chosen = timing_of(timing)
+    steps = experiment.compare(drawn_from, exits_of(bundle), names, seeds, chosen, optimum)
+    rows: list[PolicyRow] = []
+    with Progress(console=errors, transient=True, disable=json_) as progress:
+        bar = progress.add_task("seeds", total=seeds)
+        for done, result in steps:
+            progress.update(bar, completed=done)
+            rows = result or rows
+    if json_:
+        print_json(
+            {
+                "scenario": drawn_from.model_dump(mode="json"),
+                "timing": chosen,
+                "seeds": seeds,
+                "policies": [row.to_dict() for row in rows],
+            }
+        )
+    else:
+        _print_comparison(rows, f"{seeds} seeds, {chosen} timing, mean ± 95 % interval")
+
+
+def _print_comparison(rows: list[PolicyRow], title: str) -> None:
+    table = Table(title=title)
+    table.add_column("policy")
+    for heading in ("gain", "on time", "accuracy", "of optimum"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.policy,
+            _shown(row.gain, "{:.2f}"),
+            _shown(row.on_time_share, "{:.3f}"),
+            _shown(row.accuracy, "{:.3f}"),
+            "" if row.share_of_optimum is None else f"{row.share_of_optimum:.3f}",
+        )
+    Console().print(table)
+
+
+def _shown(interval: Interval, form: str) -> str:
+    if math.isnan(interval.mean):
+        return "–"
+    if math.isnan(interval.half_width):
+        return form.format(interval.mean)
+    return f"{form.format(interval.mean)} ± {form.format(interval.half_width)}"

@@ -1,0 +1,59 @@
+"""Drawn networks and instances for property tests: small, with ties, zero times and unequal devices."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from offramp.instance import Instance
+from offramp.options import Gain, NetworkTerms, System
+from offramp.profile import ExitCoefficients
+from offramp.task import Task
+
+# Multiples of a coarse step, so that ties and equal instants really occur.
+steps = st.integers(0, 8).map(lambda n: n * 0.005)
+
+
+@st.composite
+def exits(draw: st.DrawFn, most: int = 4) -> tuple[ExitCoefficients, ...]:
+    """1 to `most` exits with 1 to 4 layers each."""
+    table = []
+    for _ in range(draw(st.integers(1, most))):
+        layers = draw(st.integers(1, 4))
+        rows = [
+            np.array([[draw(steps), draw(steps)] for _ in range(count)], dtype=float)
+            for count in (layers, layers, layers + 1)
+        ]
+        rows[2] *= 1e5
+        table.append(ExitCoefficients(draw(st.sampled_from([0.3, 0.5, 0.52, 0.9, 1.0])), *rows))
+    return tuple(table)
+
+
+@st.composite
+def systems(draw: st.DrawFn, most_devices: int = 4) -> System:
+    """Up to `most_devices` devices of different speed and link."""
+    devices = draw(st.integers(1, most_devices))
+    return System(
+        draw(exits()),
+        tuple(draw(st.sampled_from([0.0, 0.5, 1.0, 2.5])) for _ in range(devices)),
+        tuple(draw(st.sampled_from([5e4, 125e3, 1e6])) for _ in range(devices)),
+        Gain(draw(st.sampled_from([0.0, 0.1, 1.0])), draw(st.sampled_from([0.0, 16.0]))),
+        NetworkTerms(draw(steps), draw(steps), draw(steps), draw(st.integers(1, 3))),
+    )
+
+
+@st.composite
+def instances(draw: st.DrawFn, most_tasks: int = 8) -> Instance:
+    """Instances with simultaneous arrivals and zero budgets among them."""
+    system = draw(systems())
+    arrivals_s = sorted(draw(st.lists(steps, min_size=1, max_size=most_tasks)))
+    tasks = tuple(
+        Task(
+            arrival_s,
+            draw(st.integers(1, 4)),
+            draw(st.integers(0, 60)) * 0.005,
+            draw(st.integers(0, system.devices - 1)),
+        )
+        for arrival_s in arrivals_s
+    )
+    return Instance(system, tasks)
