@@ -1,0 +1,94 @@
+"""The command as a user meets it: real processes, exit status, one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def offramp(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "offramp", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "instance.json"
+    result = offramp("stream", "-o", path, "--seed", "4", "--tasks", "30")
+    assert result.returncode == 0, result.stderr
+    return path
+
+
+def test_help_names_every_command() -> None:
+    result = offramp("--help")
+    assert result.returncode == 0
+    for command in ("demo", "stream", "simulate", "solve", "compare", "inspect", "edge", "device"):
+        assert command in result.stdout
+
+
+def test_import_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, offramp, offramp.cli, offramp.policies, offramp.solvers, offramp.simulator\n"
+        "heavy = {'torch', 'ray', 'matplotlib', 'numba', 'gymnasium', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_one_seed_gives_the_same_bytes(instance: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.json"
+    offramp("stream", "-o", again, "--seed", "4", "--tasks", "30")
+    assert again.read_bytes() == instance.read_bytes()
+    runs = {
+        offramp("simulate", instance, "--policy", "random", "--seed", "1", "--json").stdout for _ in range(2)
+    }
+    assert len(runs) == 1
+    schedule = json.loads(runs.pop())
+    assert schedule["format"] == "offramp.schedule/1"
+    assert len(schedule["tasks"]) == 30
+    compared = {
+        offramp("compare", "--policies", "random,myopic", "--seeds", "3", "--tasks", "20", "--json").stdout
+        for _ in range(2)
+    }
+    assert len(compared) == 1
+    rows = json.loads(compared.pop())["policies"]
+    assert [row["policy"] for row in rows] == ["exact", "random", "myopic"]
+    assert rows[0]["gain"] >= rows[2]["gain"] >= rows[1]["gain"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("stream", "-o", "x.json", "--k", "0"), ("k", "0", "greater than 0")),
+        (("stream", "-o", "x.json", "--p", "1.5"), ("p", "1.5", "(0, 1]")),
+        (("stream", "-o", "nowhere/x.json"), ("output", "nowhere/x.json")),
+        (("stream", "-o", "x.json", "--scenario", "none.json"), ("scenario", "none.json")),
+        (("simulate", "none.json", "--policy", "myopic"), ("instance", "none.json")),
+        (("compare", "--policies", "clever", "--seeds", "1"), ("policies", "clever", "myopic")),
+        (("compare", "--timing", "real", "--seeds", "1"), ("timing", "real", "network")),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = offramp(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_policy_lists_the_known(instance: Path) -> None:
+    result = offramp("simulate", instance, "--policy", "clever")
+    assert result.returncode == 2
+    assert "clever" in result.stderr
+    assert "myopic" in result.stderr
