@@ -8,6 +8,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from offramp.errors import OfframpError
 from offramp.profile import ExitCoefficients
@@ -54,6 +62,20 @@ def exits_of(bundle: Path | None) -> tuple[ExitCoefficients, ...]:
     from offramp.model.bundle import load_bundle
 
     return load_bundle(bundle).coefficients()
+
+
+def progress_bar(quiet: bool) -> Progress:
+    """Progress with counts and times on standard error; none if `quiet`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=quiet,
+    )
 
 
 def print_json(value: dict[str, Any]) -> None:

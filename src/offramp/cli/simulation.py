@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from offramp.cli.arguments import (
@@ -21,10 +20,10 @@ from offramp.cli.arguments import (
     Seed,
     SlotLength,
     Tasks,
-    errors,
     exits_of,
     names_of,
     print_json,
+    progress_bar,
     scenario_from,
 )
 from offramp.errors import OfframpError
@@ -60,7 +59,7 @@ def stream(
     json_: JsonFlag = False,
 ) -> None:
     """Draw an instance: tasks of a scenario, with the network's measured coefficients."""
-    from offramp.experiments.compare import seeded_instance
+    from offramp.experiments.cells import seeded_instance
     from offramp.validation import write_atomically
 
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
@@ -83,7 +82,7 @@ def simulate(
     json_: JsonFlag = False,
 ) -> None:
     """Let a policy decide an instance's tasks one by one; gives the schedule."""
-    from offramp.experiments.compare import policy_rng
+    from offramp.experiments.cells import policy_rng
     from offramp.instance import load_instance
     from offramp.policies import Context, make_policy
     from offramp.simulator import simulate as run
@@ -137,7 +136,7 @@ def compare(
     chosen = timing_of(timing)
     steps = experiment.compare(drawn_from, exits_of(bundle), names, seeds, chosen, optimum)
     rows: list[PolicyRow] = []
-    with Progress(console=errors, transient=True, disable=json_) as progress:
+    with progress_bar(json_) as progress:
         bar = progress.add_task("seeds", total=seeds)
         for done, result in steps:
             progress.update(bar, completed=done)

@@ -7,28 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from offramp.experiments.cells import OPTIMUM, Cell, NetworkExits, Outcome, run_seed
 from offramp.experiments.statistics import Interval, mean_interval
-from offramp.instance import Instance, draw_instance
 from offramp.observation import Timing
-from offramp.profile import ExitCoefficients
 from offramp.scenario import Scenario
-from offramp.schedule import Schedule
-from offramp.simulator import simulate_named
-from offramp.solvers import SOLVERS
-
-OPTIMUM = "exact"
-"""The row of the clairvoyant optimum, by the name of its solver."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One policy on one instance: total gain, share of tasks on time, mean accuracy of those tasks' exits."""
-
-    gain: float
-    on_time_share: float
-    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +38,9 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def seeded_instance(scenario: Scenario, exits: tuple[ExitCoefficients, ...], seed: int) -> Instance:
-    """The instance that a seed stands for in every command and figure."""
-    return draw_instance(scenario, exits, np.random.default_rng(seed))
-
-
-def policy_rng(seed: int) -> np.random.Generator:
-    """The generator that a policy gets under a seed: independent of the one that drew the instance."""
-    return np.random.default_rng([seed, 1])
-
-
-def outcome(instance: Instance, schedule: Schedule) -> Outcome:
-    """Summarise a schedule; accuracy is NaN where no task was on time."""
-    exits = [row.exit for row in schedule.tasks if row.on_time]
-    accuracies = [instance.system.exits[exit - 1].accuracy for exit in exits]
-    return Outcome(
-        schedule.gain,
-        len(exits) / len(schedule.tasks),
-        float(np.mean(accuracies)) if accuracies else float("nan"),
-    )
-
-
 def compare(
     scenario: Scenario,
-    exits: tuple[ExitCoefficients, ...],
+    exits: NetworkExits,
     policies: Sequence[str],
     seeds: int,
     timing: Timing,
@@ -93,14 +54,10 @@ def compare(
     with_optimum = optimum and timing == "paper"
     names = [OPTIMUM, *policies] if with_optimum else list(policies)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+    cells = [Cell(scenario, name, timing, tuple(range(seeds))) for name in names]
     for seed in range(seeds):
-        instance = seeded_instance(scenario, exits, seed)
-        for name in names:
-            if name == OPTIMUM:
-                schedule = SOLVERS[OPTIMUM](instance)
-            else:
-                schedule = simulate_named(instance, name, timing, policy_rng(seed))
-            outcomes[name].append(outcome(instance, schedule))
+        for cell in cells:
+            outcomes[cell.policy].append(run_seed(cell, exits, seed))
         if seed + 1 < seeds:
             yield seed + 1, None
     best = sum(o.gain for o in outcomes[OPTIMUM]) if with_optimum else None
@@ -114,6 +71,6 @@ def _row(policy: str, outcomes: Sequence[Outcome], optimum: float | None) -> Pol
         policy,
         mean_interval(gains),
         mean_interval([o.on_time_share for o in outcomes]),
-        mean_interval(accuracies) if accuracies else Interval(float("nan"), float("nan")),
+        mean_interval(accuracies) if accuracies else Interval(math.nan, math.nan),
         sum(gains) / optimum if optimum else None,
     )

@@ -1,0 +1,67 @@
+"""`offramp figure`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from offramp.cli.arguments import (
+    BundleOption,
+    JsonFlag,
+    ScenarioFile,
+    errors,
+    exits_of,
+    names_of,
+    print_json,
+    progress_bar,
+    scenario_from,
+)
+from offramp.cli.simulation import TimingOption, timing_of
+from offramp.policies import POLICIES
+
+
+def figure(
+    number: Annotated[int, typer.Argument(help="3, 5, 6 or 7, as the paper counts them.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for data, picture and finished cells.")
+    ],
+    timing: TimingOption = "paper",
+    policies: Annotated[str, typer.Option("--policies", help="Comma-separated names.")] = ",".join(POLICIES),
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Instances a cell.")] = 20,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
+    scenario: ScenarioFile = None,
+    bundle: BundleOption = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Remake a figure of the paper from measured profiles: data as JSON, and a picture drawn from it.
+
+    Finished cells are kept in the folder and not run again; Ctrl-C loses only those that are running.
+    """
+    from offramp.experiments import figures
+    from offramp.experiments.engine import LocalEngine
+
+    figures.check_number(number)
+    base, exits = scenario_from(scenario), exits_of(bundle)
+    chosen, names = timing_of(timing), names_of(policies, POLICIES, "policies")
+    data: dict[str, Any] = {}
+    if number == 3:
+        data = figures.gain_data(base, exits)
+    else:
+        total = sum(
+            len(cells)
+            for cells in figures.sweep_cells(figures.SWEEPS[number], base, names, chosen, seeds).values()
+        )
+        steps = figures.run_sweep(number, base, exits, names, chosen, seeds, LocalEngine(jobs), output)
+        with progress_bar(json_) as progress:
+            bar = progress.add_task(f"figure {number}, {chosen}", total=total)
+            for step in steps:
+                progress.advance(bar)
+                data = step or data
+    written = figures.save_figure(data, output)
+    if json_:
+        print_json({"figure": number, "files": [str(path) for path in written]})
+    else:
+        errors.print(*written, sep="\n")

@@ -1,0 +1,137 @@
+"""A cell of an experiment: one policy, or the optimum, on the instances of some seeds of one scenario."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import offramp
+from offramp.instance import Instance, draw_instance
+from offramp.observation import Timing
+from offramp.profile import ExitCoefficients
+from offramp.scenario import Scenario
+from offramp.schedule import Schedule
+from offramp.simulator import simulate_named
+from offramp.solvers import SOLVERS
+
+OPTIMUM = "exact"
+"""The name under which the clairvoyant optimum of the `paper` timing model stands beside the policies."""
+
+NetworkExits = tuple[ExitCoefficients, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One policy on one instance.
+
+    Attributes:
+        gain: total gain.
+        on_time_share: share of the tasks that finished in time.
+        accuracy: mean accuracy of the exits of those tasks, NaN where there is none.
+        upper_bound: what a solver proved, None for a policy.
+    """
+
+    gain: float
+    on_time_share: float
+    accuracy: float
+    upper_bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is run: everything that its outcomes depend on, but for the model's coefficients and the code."""
+
+    scenario: Scenario
+    policy: str
+    timing: Timing
+    seeds: tuple[int, ...]
+
+    def key(self, exits: NetworkExits) -> str:
+        """A name for the cell's result that changes with anything that the result depends on."""
+        content = {
+            "scenario": self.scenario.model_dump(mode="json"),
+            "policy": self.policy,
+            "timing": self.timing,
+            "seeds": self.seeds,
+            "exits": [
+                [exit.accuracy, exit.device_s.tolist(), exit.edge_s.tolist(), exit.output_bytes.tolist()]
+                for exit in exits
+            ],
+            "code": code_digest(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Hash of the package's own sources and bundled files: results of other code are not reused."""
+    root = Path(offramp.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".nbi", ".nbc"}:
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def seeded_instance(scenario: Scenario, exits: NetworkExits, seed: int) -> Instance:
+    """The instance that a seed stands for in every command and figure."""
+    return draw_instance(scenario, exits, np.random.default_rng(seed))
+
+
+def policy_rng(seed: int) -> np.random.Generator:
+    """The generator that a policy gets under a seed: independent of the one that drew the instance."""
+    return np.random.default_rng([seed, 1])
+
+
+def summarise(instance: Instance, schedule: Schedule) -> Outcome:
+    """A schedule's sums."""
+    exits = [row.exit for row in schedule.tasks if row.on_time]
+    accuracies = [instance.system.exits[exit - 1].accuracy for exit in exits]
+    return Outcome(
+        schedule.gain,
+        len(exits) / len(schedule.tasks),
+        float(np.mean(accuracies)) if accuracies else math.nan,
+        schedule.upper_bound,
+    )
+
+
+def run_seed(cell: Cell, exits: NetworkExits, seed: int) -> Outcome:
+    """One instance of a cell. Raises OfframpError for an unknown policy."""
+    instance = seeded_instance(cell.scenario, exits, seed)
+    if cell.policy in SOLVERS:
+        return summarise(instance, SOLVERS[cell.policy](instance))
+    schedule = simulate_named(instance, cell.policy, cell.timing, policy_rng(seed))
+    return summarise(instance, schedule)
+
+
+def run_cell(cell: Cell, exits: NetworkExits) -> list[Outcome]:
+    """All instances of a cell, in the order of its seeds."""
+    return [run_seed(cell, exits, seed) for seed in cell.seeds]
+
+
+def outcomes_to_json(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """For a result file; NaN becomes null."""
+    return [
+        {name: None if value is None or math.isnan(value) else value for name, value in asdict(o).items()}
+        for o in outcomes
+    ]
+
+
+def outcomes_from_json(rows: list[dict[str, Any]]) -> list[Outcome]:
+    """Inverse of `outcomes_to_json`."""
+    return [
+        Outcome(
+            row["gain"],
+            row["on_time_share"],
+            math.nan if row["accuracy"] is None else row["accuracy"],
+            row["upper_bound"],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,92 @@
+"""Runs cells in parallel and keeps each result as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Protocol
+
+from offramp.experiments.cells import (
+    Cell,
+    NetworkExits,
+    Outcome,
+    outcomes_from_json,
+    outcomes_to_json,
+    run_cell,
+)
+from offramp.validation import dump_json, write_atomically
+
+
+class Engine(Protocol):
+    """Where cells run."""
+
+    def run(self, cells: Sequence[Cell], exits: NetworkExits) -> Iterator[tuple[Cell, list[Outcome]]]:
+        """Run every cell and give each result once, in any order."""
+        ...
+
+
+class LocalEngine:
+    """Processes of this machine."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+
+    def run(self, cells: Sequence[Cell], exits: NetworkExits) -> Iterator[tuple[Cell, list[Outcome]]]:
+        """See `Engine`. An interruption ends the workers after the cells that they are at, unreported."""
+        # Forking a process whose libraries run threads may hang; a spawned one starts clean.
+        pool = ProcessPoolExecutor(
+            min(self._jobs, max(1, len(cells))), get_context("spawn"), initializer=_ignore_interrupts
+        )
+        try:
+            running = {pool.submit(run_cell, cell, exits): cell for cell in cells}
+            for future in as_completed(running):
+                yield running[future], future.result()
+        except BaseException:
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides how to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def run_kept(
+    cells: Sequence[Cell], exits: NetworkExits, engine: Engine, folder: Path
+) -> Iterator[tuple[Cell, list[Outcome]]]:
+    """Run the cells that `folder` has no result of, keep each new result there, and give all results.
+
+    A result file is named by everything that it depends on (`Cell.key`), so an interrupted run goes on where it
+    stopped, and a change of code, profile or scenario runs anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = []
+    for cell in cells:
+        kept = _read(folder / f"{cell.key(exits)}.json")
+        if kept is None:
+            missing.append(cell)
+        else:
+            yield cell, kept
+    if not missing:
+        return
+    for cell, outcomes in engine.run(missing, exits):
+        write_atomically(
+            folder / f"{cell.key(exits)}.json",
+            dump_json({"policy": cell.policy, "outcomes": outcomes_to_json(outcomes)}),
+        )
+        yield cell, outcomes
+
+
+def _read(path: Path) -> list[Outcome] | None:
+    try:
+        return outcomes_from_json(json.loads(path.read_text())["outcomes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # Absent, or not a result: run the cell again.
+        return None
