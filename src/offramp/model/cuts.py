@@ -1,0 +1,163 @@
+"""Where one exit's path can be cut: few tensors, few bytes, and work on both sides worth dividing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from offramp.model.graph import Graph
+from offramp.model.tensors import TensorSpec, bytes_per_input
+from offramp.model.work import is_light
+
+MAX_CROSSING = 8  # tensors that may cross a cut
+WEIGHT_WORK = 4  # reading a weight takes as long as about so many multiply-accumulates, at a middling size
+MAX_LAYERS = 32  # layers of one exit; a session each, so more would cost more than they offer
+LONG_STRETCH = 0.15  # share of an exit's work from which a stretch without a single-tensor cut is divided
+SMALL_STEP = 0.005  # share of an exit's work below which two neighbouring cuts save nothing over one
+
+
+@dataclass(frozen=True, slots=True)
+class ExitPath:
+    """The nodes that one exit needs, in order. Position p lies before nodes[p]; len(nodes) is the end.
+
+    `crossing[p]` holds the tensors that cross at position p, or None where one of them cannot. `work[p]` is
+    the work of the nodes before p, `heavy[p]` how many of them are heavy.
+    """
+
+    output: str
+    nodes: tuple[int, ...]
+    crossing: tuple[tuple[TensorSpec, ...] | None, ...]
+    work: tuple[float, ...]
+    heavy: tuple[int, ...]
+
+    def bytes_at(self, position: int) -> int:
+        """Bytes per input that cross at a position where a cut is possible."""
+        specs = self.crossing[position]
+        assert specs is not None
+        return bytes_per_input(specs)
+
+
+def trace_path(graph: Graph, output: str, nodes: Sequence[int]) -> ExitPath:
+    """The path of `nodes`, which must be all the data nodes that `output` needs, in executable order."""
+    last_use = {name: i for i, node in enumerate(nodes) for name in graph.data_inputs(node)}
+    last_use[output] = len(nodes)
+    live = [spec.name for spec in graph.inputs if spec.name in last_use]
+    crossing = [_specs(graph, live)]
+    work, heavy = [0.0], [0]
+    for i, node in enumerate(nodes):
+        live = [name for name in live if last_use[name] > i]
+        live += [name for name in graph.nodes[node].output if last_use.get(name, -1) > i]
+        crossing.append(_specs(graph, live))
+        work.append(work[-1] + node_work(graph, node))
+        heavy.append(heavy[-1] + (not is_light(graph.nodes[node])))
+    return ExitPath(output, tuple(nodes), tuple(crossing), tuple(work), tuple(heavy))
+
+
+def node_work(graph: Graph, node: int) -> float:
+    """Work of a node for one input: multiply-accumulates, elements that it writes, weights that it reads."""
+    extents = (graph.extent.get(name) for name in graph.nodes[node].output)
+    written = sum(math.prod(extent.at(1)) for extent in extents if extent is not None)
+    read = sum(graph.weight_elements.get(name, 0) for name in graph.nodes[node].input)
+    return float(graph.macs[node] + written + WEIGHT_WORK * read)
+
+
+def _specs(graph: Graph, names: Sequence[str]) -> tuple[TensorSpec, ...] | None:
+    specs = tuple(graph.spec(name) for name in names)
+    return None if None in specs else tuple(spec for spec in specs if spec is not None)
+
+
+def choose_cuts(path: ExitPath, settled: dict[int, bool]) -> list[int]:
+    """Positions of the cuts of a path, from 0 to its end.
+
+    `settled[p]` says of a position in a trunk that an earlier exit passed whether that exit cuts there; this
+    exit then does as well, or does not either, so that both share the same blocks.
+    """
+    end = len(path.nodes)
+    free = [p for p in range(1, end) if _possible(path, p) and settled.get(p, True)]
+    fixed = {p for p in free if settled.get(p)}
+    candidates = _least_of_each_stretch(path, free)
+    chosen = [0, *(p for p in candidates if len(path.crossing[p] or ()) <= 1 or p in fixed), end]
+    chosen = _divide_long_stretches(path, chosen, candidates)
+    chosen = _drop_small_steps(path, chosen, fixed)
+    return _limit(path, chosen, fixed)
+
+
+def _possible(path: ExitPath, position: int) -> bool:
+    specs = path.crossing[position]
+    return specs is not None and len(specs) <= MAX_CROSSING
+
+
+def _least_of_each_stretch(path: ExitPath, positions: Sequence[int]) -> list[int]:
+    """Of positions with the same heavy nodes before them, the one with the fewest tensors, then bytes.
+
+    The latest of equals, so that light nodes stay with the heavy one that they follow (and the runtime can
+    fuse them). None before the first or after the last heavy node: cut 0 and the end do as well there.
+    """
+    best: dict[int, int] = {}
+    for p in positions:
+        if not 0 < path.heavy[p] < path.heavy[-1]:
+            continue
+        rival = best.get(path.heavy[p])
+        if rival is None or _burden(path, p) <= _burden(path, rival):
+            best[path.heavy[p]] = p
+    return sorted(best.values())
+
+
+def _burden(path: ExitPath, position: int) -> tuple[bool, int]:
+    specs = path.crossing[position] or ()
+    return len(specs) > 1, bytes_per_input(specs)
+
+
+def _divide_long_stretches(path: ExitPath, chosen: list[int], candidates: Sequence[int]) -> list[int]:
+    """Add the cuts with the fewest bytes inside stretches that hold a large share of the work."""
+    result = [chosen[0]]
+    for start, stop in pairwise(chosen):
+        result += [*_divide(path, start, stop, candidates), stop]
+    return result
+
+
+def _divide(path: ExitPath, start: int, stop: int, candidates: Sequence[int]) -> list[int]:
+    work = path.work[stop] - path.work[start]
+    if work <= LONG_STRETCH * path.work[-1]:
+        return []
+    margin = 0.2 * work
+    inside = [
+        p
+        for p in candidates
+        if start < p < stop and path.work[start] + margin <= path.work[p] <= path.work[stop] - margin
+    ]
+    if not inside:
+        return []
+    cut = min(inside, key=lambda p: (path.bytes_at(p), p))
+    return [*_divide(path, start, cut, candidates), cut, *_divide(path, cut, stop, candidates)]
+
+
+def _drop_small_steps(path: ExitPath, chosen: list[int], fixed: set[int]) -> list[int]:
+    """Of two neighbouring cuts with almost no work between them, keep the one with fewer bytes."""
+    kept = [chosen[0]]
+    for p in chosen[1:]:
+        while len(kept) > 1 and kept[-1] not in fixed and _step(path, kept[-1], p):
+            if path.bytes_at(kept[-1]) < path.bytes_at(p) and p != chosen[-1]:
+                break
+            kept.pop()
+        small = p != chosen[-1] and p not in fixed and _step(path, kept[-1], p)
+        if not (small and path.bytes_at(kept[-1]) <= path.bytes_at(p)):
+            kept.append(p)
+    return kept
+
+
+def _step(path: ExitPath, start: int, stop: int) -> bool:
+    return path.work[stop] - path.work[start] < SMALL_STEP * path.work[-1]
+
+
+def _limit(path: ExitPath, chosen: list[int], fixed: set[int]) -> list[int]:
+    """Join the smallest neighbouring layers until there are no more than MAX_LAYERS."""
+    chosen = list(chosen)
+    while len(chosen) - 1 > MAX_LAYERS:
+        free = [i for i in range(1, len(chosen) - 1) if chosen[i] not in fixed]
+        if not free:
+            break
+        del chosen[min(free, key=lambda i: path.work[chosen[i + 1]] - path.work[chosen[i - 1]])]
+    return chosen

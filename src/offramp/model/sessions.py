@@ -1,0 +1,63 @@
+"""ONNX Runtime sessions with the settings that a chain of small sessions needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from offramp.errors import OfframpError
+
+# Fatal only: a refused model is reported once, by OfframpError.
+_LOG_SEVERITY = 4
+
+
+def session_options(threads: int, *, optimise: bool = True) -> Any:
+    """Options for a session with `threads` threads that do not spin: many spinning pools starve each other."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _LOG_SEVERITY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    return options
+
+
+def make_session(
+    model: onnx.ModelProto,
+    name: str,
+    *,
+    threads: int = 1,
+    optimise: bool = True,
+    shared: Mapping[str, Any] | None = None,
+) -> Any:
+    """A CPU session for `model`; `shared` weights are taken from the given OrtValues, not copied.
+
+    Raises OfframpError, naming `name`, for a model that the runtime does not accept.
+    """
+    options = session_options(threads, optimise=optimise)
+    for weight, value in (shared or {}).items():
+        options.add_initializer(weight, value)
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - the runtime raises many types; none is ours
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise OfframpError("model", name, f"not accepted by ONNX Runtime: {reason}") from None
+
+
+def run_session(session: Any, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+    """The named outputs for OrtValues `inputs`, as OrtValues: nothing is copied. Safe in several threads."""
+    # A binding holds the values of one call, so each call has its own; it is also the cheapest way to run.
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        binding.bind_ortvalue_input(name, value)
+    for name in outputs:
+        binding.bind_output(name)
+    session.run_with_iobinding(binding)
+    made: list[Any] = binding.get_outputs()
+    return made
