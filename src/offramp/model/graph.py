@@ -204,10 +204,7 @@ def _kinds(skeleton: onnx.ModelProto, inputs: Sequence[str]) -> dict[str, Kind]:
         found = {kind.get(name, Kind.CONSTANT) for name in node.input if name}
         if node.op_type in ("Shape", "Size") and node.domain in _STANDARD_DOMAINS and Kind.DATA in found:
             found = {Kind.BATCH}
-        if Kind.DATA in found:
-            result = Kind.DATA
-        else:
-            result = Kind.BATCH if Kind.BATCH in found else Kind.CONSTANT
+        result = next((k for k in (Kind.DATA, Kind.BATCH) if k in found), Kind.CONSTANT)
         kind.update((name, result) for name in node.output if name)
     return kind
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import onnx
-from google.protobuf.message import DecodeError
+import onnx.inliner
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
@@ -95,7 +96,8 @@ def _inline_functions(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     if not proto.functions:
         return proto
     try:
-        return onnx.inliner.inline_local_functions(proto)
+        inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(proto)
+        return inlined
     except (RuntimeError, ValueError) as error:
         raise OfframpError("model", str(path), f"functions cannot be inlined: {_first_line(error)}") from None
 
@@ -155,7 +157,7 @@ def tensor_bytes(tensor: TensorProto) -> int | None:
     packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
     if tensor.data_type == TensorProto.STRING or packed:
         return None
-    return math.prod(tensor.dims) * dtype.itemsize
+    return int(math.prod(tensor.dims) * dtype.itemsize)
 
 
 def _check_tensor(tensor: TensorProto, model: Path) -> None:

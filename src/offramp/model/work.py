@@ -9,29 +9,22 @@ import onnx
 
 Shape = tuple[int, ...]
 
-# Operators that cost little beside the one they follow. An unknown operator is taken for a heavy one: a cut
-# beside it is then possible, which costs nothing if it is not used.
-LIGHT_OPERATORS = frozenset(
-    """
-    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization BitShift BitwiseAnd
-    BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Concat Constant ConstantOfShape Cos Cosh CumSum
-    DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Equal Erf Exp Expand EyeLike Flatten Floor
-    FusedGelu Gather GatherElements GatherND Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool Greater
-    GreaterOrEqual GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN
-    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool Mean
-    MeanVarianceNormalization Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal
-    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    ReduceSumSquare Relu Reshape RMSNormalization Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign
-    Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu
-    Tile TopK Transpose Trilu Unsqueeze Where Xor QuickGelu BiasGelu FastGelu SkipLayerNormalization Swish
-    SimplifiedLayerNormalization
-    """.split()
+_HEAVY_OPERATORS = frozenset(
+    {
+        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "DeformConv"),
+        *("MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "Gemm", "FusedGemm", "QGemm", "Einsum"),
+        *("LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "DFT", "STFT"),
+    }
 )
+_STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 
 def is_light(node: onnx.NodeProto) -> bool:
-    """Whether the operator costs little beside the convolutions and products around it."""
-    return node.op_type in LIGHT_OPERATORS
+    """Whether the operator costs little beside the convolutions and products around it.
+
+    An operator of another domain is taken for a heavy one, since nothing is known of it.
+    """
+    return node.op_type not in _HEAVY_OPERATORS and node.domain in _STANDARD_DOMAINS
 
 
 def node_macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
