@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offramp.equations import FloatArray
+from offramp.errors import OfframpError
+from offramp.validation import parse_json, read_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,3 +35,140 @@ class ExitCoefficients:
     def layers(self) -> int:
         """l_m: the layers on this exit's path, and its largest cut."""
         return len(self.device_s)
+
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_Duration = Annotated[float, Field(ge=0)]
+Line = tuple[_Duration, _Duration]
+"""Slope for each input and intercept of a duration in seconds, or of a number of bytes."""
+
+
+class HostDescription(BaseModel):
+    """The machine and the software that were measured."""
+
+    model_config = _STRICT
+
+    cpu: str
+    cores: Annotated[int, Field(ge=1)]
+    machine: str
+    system: str
+    versions: dict[str, str]
+
+
+class LayerProfile(BaseModel):
+    """Measured time of one layer.
+
+    Attributes:
+        seconds: the line that predicts it, fitted to the medians by least absolute relative deviations.
+        r2: share of the medians' variance that the line explains.
+        residual_quantiles: of measured / predicted - 1 over single runs at all sizes, by name ("p95").
+        median_s: median seconds at each of the profile's sizes: the table to use where `linear` is false.
+        linear: whether the line is within `LINEAR_WITHIN` of every median.
+    """
+
+    model_config = _STRICT
+
+    name: str
+    seconds: Line
+    r2: Annotated[float, Field(le=1)]
+    residual_quantiles: dict[str, float]
+    median_s: tuple[_Duration, ...]
+    linear: bool
+
+
+class ExitProfile(BaseModel):
+    """Measured layers 1..l of one exit, and the bytes that cross at its cuts 0..l."""
+
+    model_config = _STRICT
+
+    output: str
+    accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    layers: Annotated[tuple[LayerProfile, ...], Field(min_length=1)]
+    output_bytes: tuple[Line, ...]
+
+    @model_validator(mode="after")
+    def _one_more_cut_than_layers(self) -> ExitProfile:
+        if len(self.output_bytes) != len(self.layers) + 1:
+            raise ValueError(f"needs {len(self.layers) + 1} rows of output_bytes, one for each cut")
+        return self
+
+
+class HostProfile(BaseModel):
+    """How fast one host runs a model: `offramp.profile/1`.
+
+    Attributes:
+        sizes: the numbers of inputs that were measured, ascending.
+        threads: threads of each session.
+        repeats: runs of each exit at each size.
+        call_s: seconds that a call for a head or a tail takes beside its layers.
+    """
+
+    model_config = _STRICT
+
+    format: Literal["offramp.profile/1"] = "offramp.profile/1"
+    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    host: HostDescription
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    threads: Annotated[int, Field(ge=1)] = 1
+    repeats: Annotated[int, Field(ge=1)]
+    call_s: Line
+    exits: Annotated[tuple[ExitProfile, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _a_median_for_each_size(self) -> HostProfile:
+        for exit in self.exits:
+            for layer in exit.layers:
+                if len(layer.median_s) != len(self.sizes):
+                    raise ValueError(f"layer {layer.name} needs {len(self.sizes)} medians, one for each size")
+        return self
+
+    def to_json(self) -> str:
+        """The document as it is written to a file."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+LINEAR_WITHIN = 0.15
+"""A layer counts as linear in the size if its line is this close to every median, relative."""
+
+
+def load_profile(path: Path) -> HostProfile:
+    """Read a host profile. Raises OfframpError if it cannot be read or is not one."""
+    return parse_json(HostProfile, read_text(path, "profile"), str(path))
+
+
+def exit_coefficients(
+    device: HostProfile, edge: HostProfile, accuracies: Sequence[float | None] | None = None
+) -> tuple[ExitCoefficients, ...]:
+    """Coefficients of each exit for a device and an edge with these profiles.
+
+    What a call takes beside its layers is part of the first layer on the device, since every head has it,
+    and of the last one on the edge, since every tail has it. `accuracies` replace the device profile's
+    where they are known. Raises OfframpError if the profiles are of different models or an accuracy is
+    unknown.
+    """
+    if device.model_sha256 != edge.model_sha256:
+        raise OfframpError(
+            "edge profile",
+            edge.model_sha256,
+            f"must be of the model {device.model_sha256}",
+            "profile the same file",
+        )
+    shapes = [[(exit.output, len(exit.layers)) for exit in profile.exits] for profile in (device, edge)]
+    if shapes[0] != shapes[1]:
+        raise OfframpError(
+            "edge profile", shapes[1], f"must have the exits {shapes[0]}", "profile both again"
+        )
+    known = [None] * len(device.exits) if accuracies is None else accuracies
+    result = []
+    for own, other, accuracy in zip(device.exits, edge.exits, known, strict=True):
+        accuracy = own.accuracy if accuracy is None else accuracy
+        if accuracy is None:
+            raise OfframpError(
+                f"accuracy of {own.output}", None, "is not known", "run offramp evaluate --data"
+            )
+        device_s = np.array([layer.seconds for layer in own.layers])
+        edge_s = np.array([layer.seconds for layer in other.layers])
+        device_s[0] += device.call_s
+        edge_s[-1] += edge.call_s
+        result.append(ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes)))
+    return tuple(result)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from offramp.errors import OfframpError
 from offramp.model.blocks import BranchyModel, load_model
+from offramp.profile import ExitCoefficients, HostProfile, exit_coefficients, load_profile
+from offramp.validation import parse_json, read_text, write_atomically
 
 MANIFEST_NAME = "bundle.json"
 PROFILE_NAME = "profile.json"
@@ -76,10 +75,29 @@ class Bundle:
         """Accuracy of each exit 1..u, None where unknown."""
         return tuple(exit.accuracy for exit in self.manifest.exits)
 
-    @property
-    def profile_path(self) -> Path | None:
-        """The host profile in the bundle, if there is one."""
-        return self.path / PROFILE_NAME if PROFILE_NAME in self.manifest.files else None
+    def profile(self) -> HostProfile:
+        """The host profile that the bundle carries. Raises OfframpError if it has none, or another model's."""
+        if PROFILE_NAME not in self.manifest.files:
+            raise OfframpError(
+                "bundle", str(self.path), f"has no {PROFILE_NAME}", "run offramp profile on it"
+            )
+        profile = load_profile(self.path / PROFILE_NAME)
+        if profile.model_sha256 != self.model.sha256:
+            raise OfframpError(
+                "profile",
+                profile.model_sha256,
+                f"must be of the model {self.model.sha256}",
+                "profile it again",
+            )
+        return profile
+
+    def coefficients(self) -> tuple[ExitCoefficients, ...]:
+        """Coefficients of each exit, device and edge both taken for the host that the bundle was profiled on.
+
+        Accuracies are the manifest's where it knows them. Raises OfframpError without a profile or accuracy.
+        """
+        profile = self.profile()
+        return exit_coefficients(profile, profile, self.accuracies)
 
 
 def default_bundle_path() -> Path:
@@ -117,21 +135,9 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
 def read_manifest(folder: Path) -> BundleManifest:
     """bundle.json of a folder. Raises OfframpError if it is missing or not valid."""
     path = folder / MANIFEST_NAME
-    try:
-        return BundleManifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise OfframpError(
-            "bundle",
-            str(folder),
-            f"has no readable {MANIFEST_NAME} ({error.strerror})",
-            "train or export one",
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "document"
-        raise OfframpError(
-            f"{MANIFEST_NAME}: {place}", first["input"], first["msg"], "export it again"
-        ) from None
+    if not path.is_file():
+        raise OfframpError("bundle", str(folder), f"has no {MANIFEST_NAME}", "train or export a bundle")
+    return parse_json(BundleManifest, read_text(path, "bundle"), str(path))
 
 
 def _load_folder(folder: Path) -> Bundle:
@@ -171,47 +177,29 @@ def _hash(path: Path) -> tuple[str, int]:
 def save_bundle(folder: Path, manifest: BundleManifest, files: Mapping[str, Path | bytes]) -> BundleManifest:
     """Write a bundle; returns its manifest with the hashes of `files` (name in the bundle → content or source).
 
-    Files are replaced one by one, the manifest last, each through a temporary file beside it, so an
-    interruption leaves no half-written file. Raises OfframpError if the folder cannot be written or the
-    written bundle does not load.
+    Each file is replaced whole and the manifest last, so an interruption leaves no half-written file.
+    Raises OfframpError if the folder cannot be written or what was written does not load.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            _replace(folder / name, content)
     except OSError as error:
         raise OfframpError("bundle", str(folder), f"cannot be written ({error.strerror})") from None
     infos = {}
-    for name in files:
-        digest, size = _hash(folder / name)
+    for name, content in files.items():
+        path = folder / name
+        if not (isinstance(content, Path) and content.resolve() == path.resolve()):
+            write_atomically(path, content.read_bytes() if isinstance(content, Path) else content)
+        digest, size = _hash(path)
         infos[name] = FileInfo(sha256=digest, bytes=size)
     complete = manifest.model_copy(update={"files": infos})
     document = json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    _replace(folder / MANIFEST_NAME, document.encode())
+    write_atomically(folder / MANIFEST_NAME, document)
     load_bundle(folder)
     return complete
 
 
-def add_profile(folder: Path, document: bytes) -> BundleManifest:
-    """Put a host profile into a bundle, and its hash into the manifest."""
+def add_profile(folder: Path, profile: HostProfile) -> BundleManifest:
+    """Put a host profile into a bundle, and its hash into the manifest. Raises OfframpError."""
     manifest = read_manifest(folder)
-    names = {name: folder / name for name in manifest.files}
-    return save_bundle(folder, manifest, {**names, PROFILE_NAME: document})
-
-
-def _replace(path: Path, content: Path | bytes) -> None:
-    if isinstance(content, Path) and content.resolve() == path.resolve():
-        return
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            if isinstance(content, bytes):
-                stream.write(content)
-            else:
-                with content.open("rb") as source:
-                    shutil.copyfileobj(source, stream)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    files: dict[str, Path | bytes] = {name: folder / name for name in manifest.files}
+    return save_bundle(folder, manifest, {**files, PROFILE_NAME: profile.to_json().encode()})

@@ -1,0 +1,195 @@
+"""Measures how long each layer takes on this host, as it is run: block by block in the chain of an exit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from offramp import __version__
+from offramp.equations import FloatArray
+from offramp.errors import OfframpError
+from offramp.model.blocks import BranchyModel
+from offramp.model.executor import ChainExecutor
+from offramp.model.fit import fit_line, r_squared
+from offramp.model.tensors import Array, TensorSpec
+from offramp.profile import LINEAR_WITHIN, ExitProfile, HostDescription, HostProfile, LayerProfile
+
+DEFAULT_SIZES = tuple(range(1, 11))
+DEFAULT_REPEATS = 30
+MIN_REPEATS = 3
+# Quantiles of the relative residuals that a planning margin may be taken from.
+RESIDUAL_QUANTILES = (0.05, 0.5, 0.9, 0.95, 0.99)
+
+
+@dataclass(slots=True)
+class Measurements:
+    """Durations in seconds: of each block by its index, and of a call beside its blocks, at each size."""
+
+    sizes: tuple[int, ...]
+    blocks: dict[int, list[list[float]]]
+    calls: list[list[float]]
+    repeats: int = 0
+    _position: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, sizes: Sequence[int], blocks: Sequence[int]) -> Measurements:
+        """No measurement yet, for these sizes and blocks."""
+        position = {size: i for i, size in enumerate(sizes)}
+        return cls(tuple(sizes), {b: [[] for _ in sizes] for b in blocks}, [[] for _ in sizes], 0, position)
+
+    def add(self, size: int, total_s: float, blocks: Sequence[tuple[int, float]]) -> None:
+        """One run of a chain: its whole duration, and that of each block."""
+        i = self._position[size]
+        for block, seconds in blocks:
+            self.blocks[block][i].append(seconds)
+        self.calls[i].append(max(0.0, total_s - sum(seconds for _, seconds in blocks)))
+
+
+def random_inputs(specs: Sequence[TensorSpec], size: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Inputs of the right types and shapes; integers wider than a byte are 0 or 1, in case they are indices."""
+    inputs: dict[str, Array] = {}
+    for spec in specs:
+        dtype, shape = np.dtype(spec.dtype), spec.shape_at(size)
+        if dtype.kind == "f":
+            inputs[spec.name] = rng.standard_normal(shape).astype(dtype)
+        else:
+            high = 256 if dtype == np.uint8 else 128 if dtype == np.int8 else 2
+            inputs[spec.name] = rng.integers(0, high, shape).astype(dtype)
+    return inputs
+
+
+def measure(
+    executor: ChainExecutor,
+    rng: np.random.Generator,
+    *,
+    sizes: Sequence[int] = DEFAULT_SIZES,
+    repeats: int = DEFAULT_REPEATS,
+    limit_s: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Measurements]:
+    """Run every exit at every size `repeats` times; gives the measurements so far after each repeat.
+
+    Each repeat visits exits and sizes in a new random order, so a slow spell of the host touches them all
+    alike. After `limit_s` seconds it stops, but not before MIN_REPEATS. One repeat before is for warming
+    up and is not kept.
+    """
+    model = executor.model
+    blocks = sorted({block for number in executor.exits for block in model.exit(number).blocks})
+    found = Measurements.empty(sizes, blocks)
+    plan = [(number, size) for number in executor.exits for size in sizes]
+    inputs = {
+        size: {number: random_inputs(model.boundary(number, 0), size, rng) for number in executor.exits}
+        for size in sizes
+    }
+    started = clock()
+    for repeat in range(-1, repeats):
+        for index in rng.permutation(len(plan)):
+            number, size = plan[index]
+            begin = clock()
+            _, times = executor.run_timed(number, inputs[size][number], clock)
+            if repeat >= 0:
+                found.add(size, clock() - begin, times)
+        if repeat < 0:
+            continue
+        found.repeats = repeat + 1
+        yield found
+        if limit_s is not None and found.repeats >= MIN_REPEATS and clock() - started >= limit_s:
+            return
+
+
+def build_profile(
+    model: BranchyModel, found: Measurements, accuracies: Sequence[float | None], threads: int
+) -> HostProfile:
+    """Fit every layer's line. Raises OfframpError if nothing was measured."""
+    if found.repeats < 1:
+        raise OfframpError("repeats", found.repeats, "must be at least 1")
+    sizes = np.array(found.sizes, dtype=np.float64)
+    exits = []
+    for exit, accuracy in zip(model.exits, accuracies, strict=True):
+        layers = tuple(
+            _layer(layer.name, sizes, [found.blocks[block] for block in layer.blocks])
+            for layer in exit.layers
+        )
+        output_bytes = tuple((float(count), 0.0) for count in exit.cut_bytes)
+        exits.append(
+            ExitProfile(output=exit.output, accuracy=accuracy, layers=layers, output_bytes=output_bytes)
+        )
+    calls = np.array([_typical(samples) for samples in found.calls])
+    return HostProfile(
+        model_sha256=model.sha256,
+        host=describe_host(),
+        sizes=found.sizes,
+        threads=threads,
+        repeats=found.repeats,
+        call_s=fit_line(sizes, np.maximum(calls, 1e-9)),
+        exits=tuple(exits),
+    )
+
+
+def _typical(samples: Sequence[float]) -> float:
+    return float(np.median(samples))
+
+
+def _layer(name: str, sizes: FloatArray, blocks: Sequence[Sequence[Sequence[float]]]) -> LayerProfile:
+    """A layer of one or more blocks; blocks are fitted apart, so that exits that share one agree on it."""
+    medians = np.zeros(len(sizes))
+    slope = intercept = 0.0
+    for samples in blocks:
+        typical = np.maximum([_typical(at_size) for at_size in samples], 1e-9)
+        line = fit_line(sizes, typical)
+        medians += typical
+        slope, intercept = slope + line[0], intercept + line[1]
+    line = (slope, intercept)
+    residuals = np.concatenate(
+        [np.array(_sums(blocks, i)) / (slope * size + intercept) - 1.0 for i, size in enumerate(sizes)]
+    )
+    quantiles = np.quantile(residuals, RESIDUAL_QUANTILES)
+    worst = float(np.max(np.abs(medians / (slope * sizes + intercept) - 1.0)))
+    return LayerProfile(
+        name=name,
+        seconds=line,
+        r2=r_squared(line, sizes, medians),
+        residual_quantiles={
+            f"p{round(100 * q):02d}": float(value)
+            for q, value in zip(RESIDUAL_QUANTILES, quantiles, strict=True)
+        },
+        median_s=tuple(float(m) for m in medians),
+        linear=worst <= LINEAR_WITHIN,
+    )
+
+
+def _sums(blocks: Sequence[Sequence[Sequence[float]]], index: int) -> list[float]:
+    """Durations of the layer in single runs at one size: sums over its blocks, as far as all were run."""
+    return [sum(run) for run in zip(*(samples[index] for samples in blocks), strict=False)]
+
+
+def describe_host() -> HostDescription:
+    """This machine and the software that decides its speed."""
+    return HostDescription(
+        cpu=_cpu_name(),
+        cores=os.cpu_count() or 1,
+        machine=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        versions={
+            "python": platform.python_version(),
+            "onnxruntime": ort.__version__,
+            "numpy": np.__version__,
+            "offramp": __version__,
+        },
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line)
+    return next(names, platform.processor() or "unknown")
