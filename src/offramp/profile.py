@@ -99,6 +99,7 @@ class HostProfile(BaseModel):
     Attributes:
         sizes: the numbers of inputs that were measured, ascending.
         threads: threads of each session.
+        clock: "processor" if times are the processor time of the one thread, "wall" otherwise.
         repeats: runs of each exit at each size.
         call_s: seconds that a call for a head or a tail takes beside its layers.
     """
@@ -110,6 +111,7 @@ class HostProfile(BaseModel):
     host: HostDescription
     sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     threads: Annotated[int, Field(ge=1)] = 1
+    clock: Literal["processor", "wall"]
     repeats: Annotated[int, Field(ge=1)]
     call_s: Line
     exits: Annotated[tuple[ExitProfile, ...], Field(min_length=1)]

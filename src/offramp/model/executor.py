@@ -29,6 +29,7 @@ class ChainExecutor:
     def __init__(self, model: BranchyModel, *, exits: Iterable[int] | None = None, threads: int = 1) -> None:
         numbers = range(1, len(model.exits) + 1) if exits is None else sorted(set(exits))
         self._model = model
+        self._threads = threads
         self._plans = {number: _Plan(model, number) for number in numbers}
         blocks = sorted({block for number in numbers for block in model.exit(number).blocks})
         self._sessions = _block_sessions(model, blocks, threads)
@@ -37,6 +38,11 @@ class ChainExecutor:
     def model(self) -> BranchyModel:
         """The model that runs."""
         return self._model
+
+    @property
+    def threads(self) -> int:
+        """Threads of each session."""
+        return self._threads
 
     @property
     def exits(self) -> tuple[int, ...]:

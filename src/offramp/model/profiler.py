@@ -15,10 +15,9 @@ import onnxruntime as ort
 from offramp import __version__
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
-from offramp.model.blocks import BranchyModel
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
-from offramp.model.tensors import Array, TensorSpec
+from offramp.model.inputs import random_inputs
 from offramp.profile import LINEAR_WITHIN, ExitProfile, HostDescription, HostProfile, LayerProfile
 
 DEFAULT_SIZES = tuple(range(1, 11))
@@ -52,19 +51,6 @@ class Measurements:
         self.calls[i].append(max(0.0, total_s - sum(seconds for _, seconds in blocks)))
 
 
-def random_inputs(specs: Sequence[TensorSpec], size: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Inputs of the right types and shapes; integers wider than a byte are 0 or 1, in case they are indices."""
-    inputs: dict[str, Array] = {}
-    for spec in specs:
-        dtype, shape = np.dtype(spec.dtype), spec.shape_at(size)
-        if dtype.kind == "f":
-            inputs[spec.name] = rng.standard_normal(shape).astype(dtype)
-        else:
-            high = 256 if dtype == np.uint8 else 128 if dtype == np.int8 else 2
-            inputs[spec.name] = rng.integers(0, high, shape).astype(dtype)
-    return inputs
-
-
 def measure(
     executor: ChainExecutor,
     rng: np.random.Generator,
@@ -72,13 +58,14 @@ def measure(
     sizes: Sequence[int] = DEFAULT_SIZES,
     repeats: int = DEFAULT_REPEATS,
     limit_s: float | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> Iterator[Measurements]:
     """Run every exit at every size `repeats` times; gives the measurements so far after each repeat.
 
-    Each repeat visits exits and sizes in a new random order, so a slow spell of the host touches them all
-    alike. After `limit_s` seconds it stops, but not before MIN_REPEATS. One repeat before is for warming
-    up and is not kept.
+    With one thread the clock is that thread's processor time: on a shared host it leaves out the time that
+    others take. With more threads it is wall time. Each repeat visits exits and sizes in a new random order,
+    so a slow spell of the host touches them all alike. After `limit_s` seconds it stops, but not before
+    MIN_REPEATS. One repeat before is for warming up and is not kept.
     """
     model = executor.model
     blocks = sorted({block for number in executor.exits for block in model.exit(number).blocks})
@@ -88,7 +75,8 @@ def measure(
         size: {number: random_inputs(model.boundary(number, 0), size, rng) for number in executor.exits}
         for size in sizes
     }
-    started = clock()
+    clock = clock or (time.thread_time if executor.threads == 1 else time.perf_counter)
+    started = time.monotonic()
     for repeat in range(-1, repeats):
         for index in rng.permutation(len(plan)):
             number, size = plan[index]
@@ -100,14 +88,15 @@ def measure(
             continue
         found.repeats = repeat + 1
         yield found
-        if limit_s is not None and found.repeats >= MIN_REPEATS and clock() - started >= limit_s:
+        if limit_s is not None and found.repeats >= MIN_REPEATS and time.monotonic() - started >= limit_s:
             return
 
 
 def build_profile(
-    model: BranchyModel, found: Measurements, accuracies: Sequence[float | None], threads: int
+    executor: ChainExecutor, found: Measurements, accuracies: Sequence[float | None]
 ) -> HostProfile:
-    """Fit every layer's line. Raises OfframpError if nothing was measured."""
+    """Fit every layer's line; `accuracies` of all the model's exits. Raises OfframpError without a repeat."""
+    model = executor.model
     if found.repeats < 1:
         raise OfframpError("repeats", found.repeats, "must be at least 1")
     sizes = np.array(found.sizes, dtype=np.float64)
@@ -126,7 +115,8 @@ def build_profile(
         model_sha256=model.sha256,
         host=describe_host(),
         sizes=found.sizes,
-        threads=threads,
+        threads=executor.threads,
+        clock="processor" if executor.threads == 1 else "wall",
         repeats=found.repeats,
         call_s=fit_line(sizes, np.maximum(calls, 1e-9)),
         exits=tuple(exits),

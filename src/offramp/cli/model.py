@@ -1,0 +1,224 @@
+"""`offramp inspect`, `evaluate` and `profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from offramp.cli.arguments import JsonFlag, errors, print_json
+from offramp.errors import OfframpError
+
+if TYPE_CHECKING:
+    from offramp.model.bundle import Bundle
+    from offramp.model.executor import ChainExecutor
+    from offramp.model.profiler import Measurements
+    from offramp.profile import HostProfile
+
+BundleArgument = Annotated[
+    Path | None, typer.Argument(help="Bundle folder or ONNX file; without it the bundled network.")
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each session.")]
+CHECK_SEED = 0
+
+
+def inspect(
+    bundle: BundleArgument = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run every cut, head then tail, against the whole model.")
+    ] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Show exits, layers, operations and the bytes at each cut."""
+    from offramp.model.bundle import load_bundle
+
+    loaded = load_bundle(bundle)
+    worst = _largest_error(loaded) if check else None
+    if json_:
+        print_json(_inspection(loaded, worst))
+        return
+    console = Console()
+    for number in range(1, len(loaded.model.exits) + 1):
+        console.print(_exit_table(loaded, number))
+    if worst is not None:
+        console.print(f"head + tail against the whole model: largest relative error {worst:.2g}")
+
+
+def _largest_error(loaded: Bundle) -> float:
+    from offramp.model.executor import ChainExecutor
+    from offramp.model.verify import cut_errors
+
+    executor = ChainExecutor(loaded.model)
+    cuts = sum(len(exit.cuts) for exit in loaded.model.exits)
+    worst = 0.0
+    with Progress(console=errors, transient=True) as progress:
+        bar = progress.add_task("cuts", total=cuts)
+        for number, cut, error in cut_errors(executor, np.random.default_rng(CHECK_SEED)):
+            if not np.isfinite(error):
+                raise OfframpError(f"exit {number}, cut {cut}", error, "head + tail must give finite logits")
+            worst = max(worst, error)
+            progress.advance(bar)
+    return worst
+
+
+def _inspection(loaded: Bundle, worst: float | None) -> dict[str, Any]:
+    exits = [
+        {
+            "exit": number,
+            "output": exit.output,
+            "accuracy": info.accuracy,
+            "operations": exit.macs,
+            "layers": len(exit.layers),
+            "cuts": [
+                {"cut": cut, "bytes_per_input": count, "tensors": [spec.name for spec in specs]}
+                for cut, (count, specs) in enumerate(zip(exit.cut_bytes, exit.cuts, strict=True))
+            ],
+        }
+        for number, (exit, info) in enumerate(zip(loaded.model.exits, loaded.manifest.exits, strict=True), 1)
+    ]
+    return {"exits": exits, "max_relative_error": worst}
+
+
+def _exit_table(loaded: Bundle, number: int) -> Table:
+    exit, info = loaded.model.exit(number), loaded.manifest.exits[number - 1]
+    accuracy = "unknown" if info.accuracy is None else f"{info.accuracy:.4f}"
+    table = Table(
+        title=f"exit {number} ({exit.output}): accuracy {accuracy}, {exit.macs:,} operations an input",
+        title_justify="left",
+    )
+    for name in ("cut", "bytes an input", "tensors that cross", "layer before it", "operations"):
+        table.add_column(name, justify="right" if name in ("cut", "bytes an input", "operations") else "left")
+    for cut, (count, specs) in enumerate(zip(exit.cut_bytes, exit.cuts, strict=True)):
+        layer = exit.layers[cut - 1] if cut else None
+        table.add_row(
+            str(cut),
+            f"{count:,}",
+            ", ".join(f"{spec.name} {spec.dtype}" for spec in specs),
+            layer.name if layer else "the input",
+            f"{layer.macs:,}" if layer else "",
+        )
+    return table
+
+
+def evaluate(
+    bundle: BundleArgument = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
+    ] = None,
+    threads: Threads = 2,
+    json_: JsonFlag = False,
+) -> None:
+    """Accuracy of every exit on the test images."""
+    from offramp.images import load_images
+    from offramp.model.bundle import load_bundle
+    from offramp.model.evaluate import count_right
+    from offramp.model.executor import ChainExecutor
+
+    loaded = load_bundle(bundle)
+    test = load_images(data, "test")
+    executor = ChainExecutor(loaded.model, threads=threads)
+    right: dict[int, int] = {}
+    done = 0
+    with Progress(console=errors, transient=True) as progress:
+        bar = progress.add_task("images", total=len(test.images))
+        for done, counts in count_right(executor, test.images, test.labels):
+            right = counts
+            progress.update(bar, completed=done)
+    rows = [
+        {"exit": number, "accuracy": count / done, "images": done} for number, count in sorted(right.items())
+    ]
+    if json_:
+        print_json({"exits": rows})
+        return
+    table = Table(title=f"{loaded.manifest.name} on {done:,} images")
+    for name in ("exit", "accuracy", "in the manifest"):
+        table.add_column(name, justify="right")
+    for row, known in zip(rows, loaded.accuracies, strict=True):
+        table.add_row(
+            str(row["exit"]), f"{row['accuracy']:.4f}", "unknown" if known is None else f"{known:.4f}"
+        )
+    Console().print(table)
+
+
+def profile(
+    bundle: BundleArgument = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Profile file to write.")] = None,
+    into_bundle: Annotated[
+        bool, typer.Option("--into-bundle", help="Store the profile in the bundle, in place of its own.")
+    ] = False,
+    repeats: Annotated[int, typer.Option("--repeats", min=3, help="Runs of each exit at each size.")] = 30,
+    limit_s: Annotated[
+        float,
+        typer.Option("--limit-s", min=0, help="Stop early after so many seconds, at 3 repeats or more."),
+    ] = 120.0,
+    threads: Threads = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs and of the order.")] = 0,
+    json_: JsonFlag = False,
+) -> None:
+    """Time every layer on this host for sizes 1 to 10 and fit slope and intercept."""
+    from offramp.model.bundle import add_profile, load_bundle
+    from offramp.model.executor import ChainExecutor
+    from offramp.model.profiler import build_profile
+    from offramp.validation import write_atomically
+
+    loaded = load_bundle(bundle)
+    if into_bundle and not loaded.path.is_dir():
+        raise OfframpError(
+            "--into-bundle", str(loaded.path), "needs a bundle folder", "use -o with an ONNX file"
+        )
+    executor = ChainExecutor(loaded.model, threads=threads)
+    measured = _measure(executor, repeats, limit_s, seed)
+    result = build_profile(executor, measured, loaded.accuracies)
+    if output is not None:
+        write_atomically(output, result.to_json())
+    if into_bundle:
+        add_profile(loaded.path, result)
+    if json_:
+        print_json(result.model_dump(mode="json"))
+    else:
+        _print_profile(result)
+
+
+def _measure(executor: ChainExecutor, repeats: int, limit_s: float, seed: int) -> Measurements:
+    """Measure with a progress bar; Ctrl-C ends it early and keeps the finished repeats."""
+    from offramp.model.profiler import MIN_REPEATS, measure
+
+    found = None
+    with Progress(console=errors, transient=True) as progress:
+        bar = progress.add_task("repeats", total=repeats)
+        try:
+            for found in measure(executor, np.random.default_rng(seed), repeats=repeats, limit_s=limit_s):
+                progress.update(bar, completed=found.repeats)
+        except KeyboardInterrupt:
+            if found is None or found.repeats < MIN_REPEATS:
+                raise
+            errors.print(f"stopped after {found.repeats} repeats, which are kept")
+    assert found is not None
+    return found
+
+
+def _print_profile(result: HostProfile) -> None:
+    console = Console()
+    console.print(
+        f"{result.host.cpu}, {result.threads} thread, {result.repeats} repeats, {result.clock} time"
+    )
+    for exit in result.exits:
+        table = Table(title=f"exit {exit.output}", title_justify="left")
+        for name in ("layer", "ms an input", "ms fixed", "R²", "p95 residual", "linear in size"):
+            table.add_column(name, justify="left" if name == "layer" else "right")
+        for layer in exit.layers:
+            slope, intercept = layer.seconds
+            table.add_row(
+                layer.name,
+                f"{1e3 * slope:.3f}",
+                f"{1e3 * intercept:.3f}",
+                f"{layer.r2:.4f}",
+                f"{layer.residual_quantiles['p95']:+.0%}",
+                "yes" if layer.linear else "no: see median_s",
+            )
+        console.print(table)
