@@ -58,10 +58,23 @@ def scenario_from(
 
 
 def exits_of(bundle: Path | None) -> tuple[ExitCoefficients, ...]:
-    """The measured coefficients of a bundle's exits. Raises OfframpError if it has no profile."""
-    from offramp.model.bundle import load_bundle
+    """The measured coefficients of a bundle's exits, on its profile's host. Raises OfframpError if it has none."""
+    from offramp.model.bundle import PROFILE_NAME, default_bundle_path, read_manifest
+    from offramp.profile import exit_coefficients, load_profile
 
-    return load_bundle(bundle).coefficients()
+    folder = default_bundle_path() if bundle is None else bundle
+    manifest = read_manifest(folder)
+    if PROFILE_NAME not in manifest.files:
+        raise OfframpError(
+            "bundle", str(folder), f"must have a {PROFILE_NAME}", "run offramp profile on it first"
+        )
+    profile = load_profile(folder / PROFILE_NAME)
+    measured, shipped = profile.model_sha256, manifest.files[manifest.model].sha256
+    if measured != shipped:
+        raise OfframpError(
+            f"{PROFILE_NAME}: model_sha256", measured, f"must be {shipped}", "profile this model again"
+        )
+    return exit_coefficients(profile, profile, [exit.accuracy for exit in manifest.exits])
 
 
 def progress_bar(quiet: bool) -> Progress:
