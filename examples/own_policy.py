@@ -23,10 +23,10 @@ def exit_of(accuracy: float, layers: int, edge_s: float, crossing_bytes: float) 
 
 
 EXITS = (
-    exit_of(0.74, 3, 0.0005, 4096.0),
-    exit_of(0.78, 4, 0.0010, 2048.0),
-    exit_of(0.87, 6, 0.0018, 1024.0),
-    exit_of(0.91, 8, 0.0027, 512.0),
+    exit_of(0.74, 3, 0.0005, 16384.0),
+    exit_of(0.78, 4, 0.0010, 12288.0),
+    exit_of(0.87, 6, 0.0018, 8192.0),
+    exit_of(0.91, 8, 0.0027, 4096.0),
 )
 
 
