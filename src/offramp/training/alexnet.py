@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 EXITS = 4
@@ -57,34 +56,33 @@ class BranchyAlexNet(nn.Module):
     def __init__(self, classes: int = 10, widths: Widths = Widths()) -> None:
         super().__init__()
         w = widths
-        self.pool = nn.MaxPool2d(2)
-        self.pool_all = nn.MaxPool2d(4)
-        self.conv1 = _conv(3, w.conv1, 3)
-        self.conv2 = _conv(w.conv1, w.conv2, 3)
+        self.conv1, self.pool1 = _conv(3, w.conv1, 3), nn.MaxPool2d(2)
+        self.conv2, self.pool2 = _conv(w.conv1, w.conv2, 3), nn.MaxPool2d(2)
         self.conv3 = _conv(w.conv2, w.conv3, 3)
-        self.conv4 = _conv(w.conv3, w.conv4, 3)
-        self.conv5 = _conv(w.conv4, w.conv5, 3)
+        self.conv4, self.pool4 = _conv(w.conv3, w.conv4, 3), nn.MaxPool2d(2)
+        self.conv5, self.pool5 = _conv(w.conv4, w.conv5, 3), nn.MaxPool2d(4)
         self.fc6 = _dense(w.conv5, w.fc6)
         self.fc7 = _dense(w.fc6, w.fc7)
         self.fc8 = nn.Linear(w.fc7, classes)
-        self.branch1_conv = _conv(w.conv1, w.branch1_conv, 3, stride=2)
+        self.branch1_conv, self.branch1_pool = _conv(w.conv1, w.branch1_conv, 3, stride=2), nn.MaxPool2d(2)
         self.branch1_fc = _dense(w.branch1_conv * 16, w.branch1_fc)
         self.branch1_out = nn.Linear(w.branch1_fc, classes)
+        self.branch2_pool = nn.MaxPool2d(2)
         self.branch2_fc = _dense(w.conv2 * 16, w.branch2_fc)
         self.branch2_out = nn.Linear(w.branch2_fc, classes)
-        self.branch3_conv = _conv(w.conv3, w.branch3_conv, 3)
+        self.branch3_first_pool = nn.MaxPool2d(2)
+        self.branch3_conv, self.branch3_pool = _conv(w.conv3, w.branch3_conv, 3), nn.MaxPool2d(2)
         self.branch3_fc = _dense(w.branch3_conv * 4, w.branch3_fc)
         self.branch3_out = nn.Linear(w.branch3_fc, classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits [n, classes] of exits 1 to 4 for normalised images, float [n, 3, 32, 32]."""
-        x = self.pool(self.conv1(images))
-        exit1 = self.branch1_fc(self.pool(self.branch1_conv(x)).flatten(1))
-        x = self.pool(self.conv2(x))
-        exit2 = self.branch2_fc(self.pool(x).flatten(1))
+        x = self.pool1(self.conv1(images))
+        exit1 = self.branch1_fc(self.branch1_pool(self.branch1_conv(x)).flatten(1))
+        x = self.pool2(self.conv2(x))
+        exit2 = self.branch2_fc(self.branch2_pool(x).flatten(1))
         x = self.conv3(x)
-        exit3 = self.branch3_fc(self.pool(self.branch3_conv(self.pool(x))).flatten(1))
-        x = self.pool(self.conv4(x))
-        x = self.pool_all(self.conv5(x)).flatten(1)
+        exit3 = self.branch3_fc(self.branch3_pool(self.branch3_conv(self.branch3_first_pool(x))).flatten(1))
+        x = self.pool5(self.conv5(self.pool4(self.conv4(x)))).flatten(1)
         exit4 = self.fc8(self.fc7(self.fc6(x)))
         return self.branch1_out(exit1), self.branch2_out(exit2), self.branch3_out(exit3), exit4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 # Mean and standard deviation of CIFAR-10's training pixels, on the scale 0..255, for each channel.
 PIXEL_MEAN = (125.31, 122.95, 113.87)
@@ -50,7 +50,7 @@ def training_batches(
 def _shift(x: Tensor, offsets: Tensor, flip: Tensor, shift: int) -> Tensor:
     """Crop each padded image at its offset, reading columns backwards where `flip` is set."""
     count, _, height, width = x.shape
-    padded = F.pad(x, (shift,) * 4, mode="reflect").permute(0, 2, 3, 1)
+    padded = functional.pad(x, (shift,) * 4, mode="reflect").permute(0, 2, 3, 1)
     rows = torch.arange(height, device=x.device) + offsets[0][:, None]
     across = torch.arange(width, device=x.device)
     columns = torch.where(flip[:, None], across.flip(0), across) + offsets[1][:, None]

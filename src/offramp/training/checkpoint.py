@@ -7,7 +7,6 @@ the number of finished epochs and the log, so that one rename replaces all of it
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +39,10 @@ class TrainingSettings:
         temperature: softens both answers in that share.
     """
 
-    epochs: int = 32
+    epochs: int = 28
     seed: int = 0
     batch: int = 500
-    filter_lr: float = 0.1
+    filter_lr: float = 0.035
     momentum: float = 0.85
     other_lr: float = 0.004
     warmup: float = 0.1
@@ -62,6 +61,10 @@ class TrainingSettings:
         if self.seed < 0:
             raise OfframpError("seed", self.seed, "must be 0 or more")
 
+    def as_json(self) -> dict[str, Any]:
+        """The settings by name, as JSON has them."""
+        return {**asdict(self), "exit_weights": list(self.exit_weights)}
+
 
 @dataclass(frozen=True, slots=True)
 class EpochLog:
@@ -72,6 +75,16 @@ class EpochLog:
     train_accuracy: float
     test_accuracy: tuple[float, ...]
     duration_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry by name, as JSON has it, rounded for reading."""
+        return {
+            "epoch": self.epoch,
+            "loss": round(self.loss, 4),
+            "train_accuracy": round(self.train_accuracy, 4),
+            "test_accuracy": list(self.test_accuracy),
+            "duration_s": round(self.duration_s, 1),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +123,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     )
     partial = folder / f"{CHECKPOINT_NAME}.part"
     save_file(tensors, partial, metadata={"format": FORMAT, "state": state_json})
-    os.replace(partial, folder / CHECKPOINT_NAME)
+    partial.replace(folder / CHECKPOINT_NAME)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -22,8 +22,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Take one step; parameters without a gradient stay as they are."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # there is no loss to evaluate
+        """Take one step, without a closure; parameters without a gradient stay as they are."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -51,13 +51,14 @@ def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    result: Tensor = (x.T if tall else x).to(matrix.dtype)
+    return result
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights that batch norm follows (no bias of their own), and all other parameters."""
-    scaled = [
-        module.weight
+    scaled: list[nn.Parameter] = [
+        module.get_parameter("weight")
         for module in model.modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is None
     ]

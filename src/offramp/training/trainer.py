@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from offramp.errors import OfframpError
 from offramp.images import ImageSet
@@ -28,7 +28,7 @@ from offramp.training.checkpoint import (
 )
 from offramp.training.optimiser import Muon, split_parameters
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[str, float, bool], None]
 EVALUATION_BATCH = 1000
 
 
@@ -39,7 +39,7 @@ def train_model(
     settings: TrainingSettings,
     *,
     resume: bool | None = None,
-    progress: Progress = lambda message, share: None,
+    progress: Progress = lambda message, share, finished: None,
 ) -> Checkpoint:
     """Train the branchy AlexNet and leave a checkpoint in `folder` after each epoch.
 
@@ -50,7 +50,8 @@ def train_model(
         train, test: labelled images; `test` is only measured, nothing is chosen by it.
         resume: True continues the run in `folder` and fails if there is none; False fails if there is
             one; None continues an unfinished one with these settings, or starts.
-        progress: called with a line of text and the share of all steps done, 0 to 1.
+        progress: called with a line of text, the share of all steps done (0 to 1) and whether an epoch has
+            just been finished and saved.
 
     Raises:
         OfframpError: images without labels, or the folder holds a run with other settings.
@@ -64,7 +65,8 @@ def train_model(
         return state
     torch.manual_seed(settings.seed)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
-    model = BranchyAlexNet(classes).to(device, memory_format=torch.channels_last)
+    model = BranchyAlexNet(classes).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     filters, others = split_parameters(model)
     optimisers: tuple[torch.optim.Optimizer, ...] = (
         Muon(filters, settings.filter_lr, settings.momentum),
@@ -89,7 +91,7 @@ def train_model(
             optimisers=tuple(optimiser_tensors(optimiser) for optimiser in optimisers),
         )
         save_checkpoint(folder, state)
-        progress(describe(entry, settings.epochs), len(state.log) / settings.epochs)
+        progress(describe(entry, settings.epochs), len(state.log) / settings.epochs, True)
     return state
 
 
@@ -182,6 +184,7 @@ def _train_epoch(
         progress(
             f"epoch {epoch + 1}/{settings.epochs}  loss {losses[-1]:.3f}",
             (done + 1) / (steps * settings.epochs),
+            False,
         )
     return sum(losses) / len(losses), right / seen
 
@@ -189,12 +192,14 @@ def _train_epoch(
 def joint_loss(outputs: list[Tensor], labels: Tensor, settings: TrainingSettings) -> Tensor:
     """Weighted sum over exits of cross-entropy and, but for the last, distance to the last exit's answer."""
     soft = settings.temperature
-    teacher = F.softmax(outputs[-1].detach() / soft, dim=1)
+    teacher = functional.softmax(outputs[-1].detach() / soft, dim=1)
     total = outputs[0].new_zeros(())
     for number, (weight, logits) in enumerate(zip(settings.exit_weights, outputs, strict=True)):
-        loss = F.cross_entropy(logits, labels, label_smoothing=settings.smoothing)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=settings.smoothing)
         if number < len(outputs) - 1:
-            distance = F.kl_div(F.log_softmax(logits / soft, dim=1), teacher, reduction="batchmean")
+            distance = functional.kl_div(
+                functional.log_softmax(logits / soft, dim=1), teacher, reduction="batchmean"
+            )
             loss = (1 - settings.distillation) * loss + settings.distillation * soft**2 * distance
         total = total + weight * loss
     return total
