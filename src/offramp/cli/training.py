@@ -1,0 +1,115 @@
+"""`offramp train-model` and `export`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from offramp.cli.arguments import JsonFlag, Seed, errors, print_json
+from offramp.errors import MissingExtraError
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
+]
+
+
+def train_model(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder, for checkpoint and log.")],
+    data: DataOption = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Insist on continuing a run, or on starting one; without either, whichever fits the folder.",
+        ),
+    ] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Train the branchy AlexNet on CIFAR-10. Ctrl-C keeps finished epochs; the same command continues."""
+    _need_training()
+    from offramp.images import load_images
+    from offramp.training.checkpoint import TrainingSettings
+    from offramp.training.trainer import train_model as train
+
+    settings = TrainingSettings(seed=seed) if epochs is None else TrainingSettings(seed=seed, epochs=epochs)
+    training, test = load_images(data, "train"), load_images(data, "test")
+    with _share_bar(json_) as bar:
+        task = bar.add_task("training", total=1.0)
+
+        def show(message: str, share: float, finished: bool) -> None:
+            if finished:
+                bar.console.print(message)
+            bar.update(task, completed=share, description=message.partition("  train")[0])
+
+        try:
+            done = train(training, test, output, settings, resume=resume, progress=show)
+        except KeyboardInterrupt:
+            errors.print(f"stopped; {output} keeps the finished epochs, the same command continues")
+            raise typer.Exit(130) from None
+    if json_:
+        print_json({"run": str(output), "epochs": len(done.log), "test_accuracy": done.log[-1].test_accuracy})
+    else:
+        typer.echo(f"{output}: {len(done.log)} epochs; next: offramp export {output} -o BUNDLE")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle folder to write.")],
+    data: DataOption = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Export a run's last checkpoint to a bundle: one ONNX file, with its accuracy on the test images."""
+    _need_training()
+    from offramp.images import load_images
+    from offramp.training.export import export_bundle
+
+    test = load_images(data, "test")
+    with Progress(console=errors, transient=True, disable=json_) as bar:
+        task = bar.add_task("test images", total=len(test))
+        manifest = export_bundle(
+            run, output, test, progress=lambda images: bar.update(task, completed=images)
+        )
+    if json_:
+        print_json({"bundle": str(output), **manifest.model_dump(mode="json", exclude={"training"})})
+        return
+    table = Table(title=f"{manifest.name} in {output}")
+    for name in ("exit", "accuracy", "operations"):
+        table.add_column(name, justify="right")
+    for number, exit in enumerate(manifest.exits, 1):
+        table.add_row(str(number), f"{exit.accuracy:.4f}", f"{exit.operations:,}")
+    Console().print(table)
+
+
+def _need_training() -> None:
+    for package in ("torch", "onnxscript", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "train")
+
+
+def _share_bar(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=quiet,
+    )

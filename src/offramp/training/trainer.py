@@ -1,0 +1,219 @@
+"""Joint training of all exits, resumable after every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from offramp.errors import OfframpError
+from offramp.images import ImageSet
+from offramp.training.alexnet import BranchyAlexNet
+from offramp.training.augment import normalise, training_batches
+from offramp.training.checkpoint import (
+    CHECKPOINT_NAME,
+    Checkpoint,
+    EpochLog,
+    TrainingSettings,
+    load_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
+from offramp.training.optimiser import Muon, split_parameters
+
+Progress = Callable[[str, float, bool], None]
+EVALUATION_BATCH = 1000
+
+
+def train_model(
+    train: ImageSet,
+    test: ImageSet,
+    folder: Path,
+    settings: TrainingSettings,
+    *,
+    resume: bool | None = None,
+    progress: Progress = lambda message, share, finished: None,
+) -> Checkpoint:
+    """Train the branchy AlexNet and leave a checkpoint in `folder` after each epoch.
+
+    A run is a function of the settings, the images and the machine's arithmetic: every epoch draws from
+    (seed, epoch), so a run that was interrupted and resumed ends with the weights of one that was not.
+
+    Args:
+        train, test: labelled images; `test` is only measured, nothing is chosen by it.
+        resume: True continues the run in `folder` and fails if there is none; False fails if there is
+            one; None continues an unfinished one with these settings, or starts.
+        progress: called with a line of text, the share of all steps done (0 to 1) and whether an epoch has
+            just been finished and saved.
+
+    Raises:
+        OfframpError: images without labels, or the folder holds a run with other settings.
+    """
+    if train.labels is None or test.labels is None:
+        raise OfframpError("data", train.source, "must have labels")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    labels = torch.from_numpy(train.labels).to(device)
+    state = _previous(folder, settings, resume)
+    if state is not None and state.finished:
+        return state
+    torch.manual_seed(settings.seed)
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    model = BranchyAlexNet(classes).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+    filters, others = split_parameters(model)
+    optimisers: tuple[torch.optim.Optimizer, ...] = (
+        Muon(filters, settings.filter_lr, settings.momentum),
+        torch.optim.AdamW(others, settings.other_lr, weight_decay=1e-4),
+    )
+    if state is not None:
+        model.load_state_dict(state.model)
+        for optimiser, tensors in zip(optimisers, state.optimisers, strict=True):
+            restore_optimiser(optimiser, tensors)
+    state = state or Checkpoint(settings, (), classes, train.source, {}, ())
+    images = torch.from_numpy(train.images).to(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    for epoch in range(len(state.log), settings.epochs):
+        start_s = time.perf_counter()
+        loss, accuracy = _train_epoch(model, optimisers, images, labels, settings, epoch, progress)
+        measured = measure_accuracy(model, test)
+        entry = EpochLog(epoch + 1, loss, accuracy, measured, time.perf_counter() - start_s)
+        state = replace(
+            state,
+            log=(*state.log, entry),
+            model=model.state_dict(),
+            optimisers=tuple(optimiser_tensors(optimiser) for optimiser in optimisers),
+        )
+        save_checkpoint(folder, state)
+        progress(describe(entry, settings.epochs), len(state.log) / settings.epochs, True)
+    return state
+
+
+def load_model(checkpoint: Checkpoint) -> BranchyAlexNet:
+    """The network of a checkpoint, on the CPU, ready to answer."""
+    model = BranchyAlexNet(checkpoint.classes)
+    model.load_state_dict(checkpoint.model)
+    return model.eval()
+
+
+@torch.no_grad()
+def measure_accuracy(model: nn.Module, images: ImageSet) -> tuple[float, ...]:
+    """Share of right labels of each exit, over all `images`; the model keeps its mode."""
+    assert images.labels is not None
+    device = next(model.parameters()).device
+    was_training, right, labels = model.training, [], torch.from_numpy(images.labels)
+    model.eval()
+    for start in range(0, len(images), EVALUATION_BATCH):
+        x = normalise(torch.from_numpy(images.images[start : start + EVALUATION_BATCH]).to(device))
+        with _autocast(device):
+            answers = torch.stack([logits.argmax(1) for logits in model(x)])
+        right.append((answers.cpu() == labels[start : start + EVALUATION_BATCH]).sum(1))
+    model.train(was_training)
+    return tuple(int(count) / len(images) for count in torch.stack(right).sum(0))
+
+
+def describe(entry: EpochLog, epochs: int) -> str:
+    """One line about an epoch: the log a person reads."""
+    exits = " ".join(f"{a:.4f}" for a in entry.test_accuracy)
+    return (
+        f"epoch {entry.epoch}/{epochs}  loss {entry.loss:.4f}  train {entry.train_accuracy:.4f}  "
+        f"test exits {exits}  {entry.duration_s:.0f} s"
+    )
+
+
+def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> Checkpoint | None:
+    exists = (folder / CHECKPOINT_NAME).is_file()
+    if not exists:
+        if resume:
+            raise OfframpError("--resume", str(folder), "holds no run to continue", "leave --resume out")
+        return None
+    if resume is False:
+        raise OfframpError("-o", str(folder), "holds a run already", "name another folder or resume it")
+    state = load_checkpoint(folder)
+    old, new = asdict(state.settings), asdict(settings)
+    for name in new:
+        if old[name] != new[name]:
+            raise OfframpError(
+                name,
+                new[name],
+                f"the run in {folder} was started with {old[name]}",
+                "use the same settings or another folder",
+            )
+    return state
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimisers: tuple[torch.optim.Optimizer, ...],
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainingSettings,
+    epoch: int,
+    progress: Progress,
+) -> tuple[float, float]:
+    """One pass over the images; mean loss and the last exit's accuracy on the way."""
+    steps = max(1, len(images) // settings.batch)
+    rates = _rates(settings, steps * settings.epochs)
+    batches = training_batches(
+        images, labels, settings.batch, settings.shift, settings.cutout, settings.seed, epoch
+    )
+    losses: list[float] = []
+    right = seen = 0
+    model.train()
+    for number, (x, y) in enumerate(batches):
+        done = epoch * steps + number
+        for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * rates[done]
+        with _autocast(x.device):
+            outputs = [logits.float() for logits in model(x)]
+        loss = joint_loss(outputs, y, settings)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        losses.append(float(loss.detach()))
+        right += int((outputs[-1].argmax(1) == y).sum())
+        seen += len(y)
+        progress(
+            f"epoch {epoch + 1}/{settings.epochs}  loss {losses[-1]:.3f}",
+            (done + 1) / (steps * settings.epochs),
+            False,
+        )
+    return sum(losses) / len(losses), right / seen
+
+
+def joint_loss(outputs: list[Tensor], labels: Tensor, settings: TrainingSettings) -> Tensor:
+    """Weighted sum over exits of cross-entropy and, but for the last, distance to the last exit's answer."""
+    soft = settings.temperature
+    teacher = functional.softmax(outputs[-1].detach() / soft, dim=1)
+    total = outputs[0].new_zeros(())
+    for number, (weight, logits) in enumerate(zip(settings.exit_weights, outputs, strict=True)):
+        loss = functional.cross_entropy(logits, labels, label_smoothing=settings.smoothing)
+        if number < len(outputs) - 1:
+            distance = functional.kl_div(
+                functional.log_softmax(logits / soft, dim=1), teacher, reduction="batchmean"
+            )
+            loss = (1 - settings.distillation) * loss + settings.distillation * soft**2 * distance
+        total = total + weight * loss
+    return total
+
+
+def _rates(settings: TrainingSettings, steps: int) -> list[float]:
+    """Each step's share of the peak rate: up in a line, then down in a line to (almost) nothing."""
+    rising = max(1.0, steps * settings.warmup)
+    return [min((step + 1) / rising, (steps - step) / max(1.0, steps - rising)) for step in range(steps)]
+
+
+@contextmanager
+def _autocast(device: torch.device) -> Iterator[None]:
+    """bfloat16 where the processor computes in it, else plain float32."""
+    fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+        yield
