@@ -1,0 +1,66 @@
+"""Where numba comes in: functions compiled on first use and kept on disk, so that the next process starts warm.
+
+Importing this module needs numba; modules that compile are imported by the functions that need them, so that
+`import offramp.solvers` stays light.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from offramp import equations
+from offramp.errors import MissingExtraError
+
+try:
+    import numba
+except ImportError:
+    raise MissingExtraError("numba", "research") from None
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@cache
+def _cache_folder() -> Path | None:
+    """A folder for machine code that belongs to this very source, or None where nothing can be written.
+
+    numba notices a change of the compiled file alone, not of `equations`, which every kernel compiles in; so the
+    folder's name holds a digest of both.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in [Path(equations.__file__), *sorted(here.glob("*.py"))]:
+        digest.update(source.read_bytes())
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = (
+        Path(base)
+        / "offramp"
+        / f"kernels-{digest.hexdigest()[:16]}-py{sys.version_info[0]}{sys.version_info[1]}"
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function in nopython mode at its first call. The machine code is kept where that is possible."""
+    folder = _cache_folder()
+    if folder is None:
+        return cast(Function, numba.njit(function))
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        return cast(Function, numba.njit(cache=True)(function))
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+paper_timeline = compiled(equations.paper_timeline)
+on_time = compiled(equations.on_time)

@@ -1,0 +1,440 @@
+"""The label method: what can matter to the tasks to come is when each device and the edge are free.
+
+A label is such a state and the units of gain earned on the way to it. Task by task, every label drops the task or
+serves it with one of its options; instants are then raised to the next one at which they can matter, and a label goes
+if another is free no later anywhere and has earned no less.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from offramp.equations import FloatArray, IntArray
+from offramp.solvers.bounds import Relaxations, worth
+from offramp.solvers.compiled import compiled, on_time, paper_timeline
+from offramp.solvers.flat import FlatTasks
+
+EXACT, FORGET, JOIN = 0, 1, 2
+"""What becomes of labels beyond the room there is: refuse, forget (a schedule), or join to a better one (a bound)."""
+
+DONE, PAUSED, NEEDS_LABELS, NEEDS_HISTORY = 0, 1, 2, 3
+"""Why `advance` returned."""
+
+_ROUNDING = 1e-12
+_EDGE_LOOKAHEAD = 12
+_DEAD_S = 1e6
+
+
+class Labels(NamedTuple):
+    """Room for L labels: instants (L, N + 1) in seconds, the edge's last, and units of gain (L,)."""
+
+    instants_s: FloatArray
+    units: IntArray
+
+
+class Candidates(NamedTuple):
+    """Scratch for the labels one task gives rise to, C = L · (options + 1) rows.
+
+    `bound` is an upper bound on the units at the end; `rank` orders candidates so that a dominating one comes first.
+    """
+
+    instants_s: FloatArray
+    units: IntArray
+    bound: IntArray
+    rank: FloatArray
+    parent: IntArray
+    option: IntArray
+
+
+@compiled
+def _device_instant(tasks: FlatTasks, task: int, free_s: float, edge_free_s: float) -> float:
+    """Raise when a device is free to the next instant that matters; `task` is the next on it; inf if none does."""
+    count = len(tasks.arrival_s)
+    while task < count and (free_s > tasks.latest_start_s[task] or edge_free_s > tasks.latest_edge_s[task]):
+        task = tasks.next_same[task]
+    return max(free_s, tasks.arrival_s[task]) if task < count else np.inf
+
+
+@compiled
+def _edge_instant(tasks: FlatTasks, task: int, instants_s: FloatArray) -> float:
+    """Raise when the edge is free to the first instant at which a task from `task` on can reach it."""
+    floor_s = np.inf
+    end = min(task + _EDGE_LOOKAHEAD, len(tasks.arrival_s))
+    while task < end and tasks.arrival_s[task] < floor_s:
+        start_s = max(tasks.arrival_s[task], instants_s[tasks.device[task]])
+        floor_s = min(floor_s, start_s + tasks.reach_s[task])
+        task += 1
+    floor_s = min(floor_s, tasks.edge_floor_s[task])
+    return max(instants_s[-1], floor_s - _ROUNDING * (1.0 + abs(floor_s)))
+
+
+@compiled
+def _settle(tasks: FlatTasks, task: int, next_on: IntArray, instants_s: FloatArray) -> None:
+    """Raise every instant of a label that has yet to meet `task` and all later ones."""
+    devices = len(next_on)
+    for device in range(devices):
+        instants_s[device] = _device_instant(tasks, next_on[device], instants_s[device], instants_s[devices])
+    instants_s[devices] = _edge_instant(tasks, task, instants_s)
+
+
+@compiled
+def _expand(
+    tasks: FlatTasks,
+    task: int,
+    next_on: IntArray,
+    labels: Labels,
+    count: int,
+    relaxations: Relaxations,
+    bounded: bool,
+    beat_units: int,
+    price: float,
+    out: Candidates,
+) -> int:
+    """Fill `out` with what `count` labels become after `task`; gives how many. `next_on` is already past it.
+
+    With `bounded`, candidates that cannot end above `beat_units` are left out.
+    """
+    devices = len(next_on)
+    mine = tasks.device[task]
+    arrival_s = tasks.arrival_s[task]
+    filled = 0
+    for label in range(count):
+        for option in range(tasks.first[task] - 1, tasks.last[task]):
+            instants_s = out.instants_s[filled]
+            for place in range(devices + 1):
+                instants_s[place] = labels.instants_s[label, place]
+            units = labels.units[label]
+            if option < tasks.first[task]:
+                choice = -1
+            else:
+                choice = option
+                line = paper_timeline(
+                    arrival_s,
+                    instants_s[mine],
+                    instants_s[devices],
+                    tasks.head_s[option],
+                    tasks.upload_s[option],
+                    tasks.tail_s[option],
+                )
+                if not on_time(line.finish_s, tasks.deadline_s[task]):
+                    continue
+                instants_s[mine], instants_s[devices] = line.send_s, line.finish_s
+                units += tasks.units[option]
+            _settle(tasks, task + 1, next_on, instants_s)
+            out.units[filled], out.parent[filled], out.option[filled] = units, label, choice
+            if bounded:
+                edge_units, device_units = _to_come(relaxations, task + 1, next_on, instants_s)
+                bound = units + min(edge_units, device_units)
+                if bound <= beat_units:
+                    continue
+                out.bound[filled] = bound
+                out.rank[filled] = float(units) + 2.0 * edge_units + device_units
+            else:
+                lag_s = 0.0
+                for instant_s in instants_s:
+                    lag_s += min(instant_s - arrival_s, _DEAD_S)
+                out.rank[filled] = units - price * lag_s
+            filled += 1
+    return filled
+
+
+@compiled
+def _to_come(
+    relaxations: Relaxations, task: int, next_on: IntArray, instants_s: FloatArray
+) -> tuple[int, int]:
+    """Bounds on the units that tasks from `task` on can add: without device conflicts, without edge conflicts."""
+    devices = len(next_on)
+    edge_units = worth(
+        relaxations.edge_limit_s[task],
+        relaxations.edge_units[task],
+        relaxations.edge_steps[task],
+        instants_s[devices],
+    )
+    device_units = 0
+    for device in range(devices):
+        follower = next_on[device]
+        device_units += worth(
+            relaxations.device_limit_s[follower],
+            relaxations.device_units[follower],
+            relaxations.device_steps[follower],
+            instants_s[device],
+        )
+    return edge_units, device_units
+
+
+@compiled
+def _no_later(left_s: FloatArray, right_s: FloatArray, slack_s: float) -> bool:
+    """Whether `left` is free no later than `right` anywhere, give or take `slack_s`. The edge differs most often."""
+    for place in range(len(left_s) - 1, -1, -1):
+        if left_s[place] > right_s[place] + slack_s:
+            return False
+    return True
+
+
+class Kept(NamedTuple):
+    """What `_select` gives: labels kept, candidates that found no room, greatest bound of what was forgotten, work."""
+
+    count: int
+    crowded: int
+    forgotten_units: int
+    work: int
+
+
+@compiled
+def _select(
+    found: Candidates,
+    filled: int,
+    mode: int,
+    slack_s: float,
+    price: float,
+    labels: Labels,
+    anchor_s: FloatArray,
+    origin: IntArray,
+) -> Kept:
+    """Write the candidates that no other one dominates to `labels`, and where they are to `origin`.
+
+    With `slack_s` > 0 a candidate also goes where another is free at most that much later (`FORGET`), or is joined
+    to it (`JOIN`): least instants, greatest units. `anchor_s` holds a label's instants before it was joined to.
+    """
+    room = len(labels.units)
+    count = crowded = work = 0
+    forgotten = -1
+    order = np.argsort(found.rank[:filled])
+    for place in range(filled - 1, -1, -1):
+        candidate = order[place]
+        instants_s = found.instants_s[candidate]
+        units = found.units[candidate]
+        close = -1
+        beaten = False
+        work += count
+        for label in range(count):
+            if labels.units[label] < units:
+                continue
+            if _no_later(labels.instants_s[label], instants_s, 0.0):
+                beaten = True
+                break
+            if close < 0 and slack_s > 0 and _no_later(anchor_s[label], instants_s, slack_s):
+                close = label
+                if mode == FORGET:
+                    break
+        if beaten:
+            continue
+        if close < 0 and count < room:
+            for at in range(len(instants_s)):
+                labels.instants_s[count, at] = anchor_s[count, at] = instants_s[at]
+            labels.units[count] = units
+            origin[count] = candidate
+            count += 1
+            continue
+        if close < 0:
+            crowded += 1
+            if mode == EXACT:
+                break
+            if mode == JOIN:
+                close = _least_damage(labels, count, instants_s, units, price)
+        if mode == JOIN:
+            for at in range(len(instants_s)):
+                labels.instants_s[close, at] = min(labels.instants_s[close, at], instants_s[at])
+            labels.units[close] = max(labels.units[close], units)
+        else:
+            forgotten = max(forgotten, found.bound[candidate])
+    return Kept(count, crowded, forgotten, work)
+
+
+@compiled
+def _least_damage(labels: Labels, count: int, instants_s: FloatArray, units: int, price: float) -> int:
+    """The label that gains least by taking in another; a second earlier counts `price` units."""
+    best = 0
+    least = np.inf
+    for label in range(count):
+        damage = max(0.0, float(units - labels.units[label]))
+        for place in range(len(instants_s)):
+            if labels.instants_s[label, place] > instants_s[place]:
+                damage += price * min(labels.instants_s[label, place] - instants_s[place], _DEAD_S)
+        if damage < least:
+            best, least = label, damage
+    return best
+
+
+class Sweep(NamedTuple):
+    """A sweep over M tasks that `advance` carries on with: L labels, scratch, and the way back.
+
+    Attributes:
+        labels: the first `state[COUNT]` rows are the labels that have met `state[TASK]` tasks.
+        kept, anchor_s, origin: scratch of `_select`, L rows each.
+        found: scratch, L · (most options + 1) rows.
+        next_on: (N,) first task of each device that the labels have yet to meet.
+        state: integers, see the constants below.
+        slack_s: (1,) seconds by which a label may be later than one it makes needless; grows when room is short.
+        begin: (M + 1,) where a task's rows of the history start.
+        parent, option: the history: which label each came from, by which option (-1: task dropped).
+    """
+
+    labels: Labels
+    kept: Labels
+    anchor_s: FloatArray
+    origin: IntArray
+    found: Candidates
+    next_on: IntArray
+    state: IntArray
+    slack_s: FloatArray
+    begin: IntArray
+    parent: IntArray
+    option: IntArray
+
+
+TASK, COUNT, FORGOTTEN, WORK = 0, 1, 2, 3
+"""Places in `Sweep.state`: tasks met, labels, greatest bound of what was forgotten (-1: nothing), comparisons."""
+
+
+@compiled
+def settle(tasks: FlatTasks, sweep: Sweep) -> None:
+    """Prepare the one label from which a sweep starts, whose instants are as the caller set them."""
+    sweep.next_on[:] = tasks.first_on
+    _settle(tasks, sweep.state[TASK], sweep.next_on, sweep.labels.instants_s[0])
+
+
+@compiled
+def advance(
+    tasks: FlatTasks,
+    sweep: Sweep,
+    mode: int,
+    relaxations: Relaxations,
+    bounded: bool,
+    beat_units: int,
+    price: float,
+    least_slack_s: float,
+    work: int,
+) -> int:
+    """Carry a sweep on until it is done, has made `work` more comparisons, or lacks room; gives which.
+
+    `mode` is EXACT, FORGET or JOIN. With `bounded`, what cannot earn more than `beat_units` goes. With
+    `least_slack_s` > 0 the slack adapts itself to the room there is, from that value up. A history without rows is
+    not written.
+    """
+    state = sweep.state
+    room = len(sweep.labels.units)
+    written = len(sweep.parent) > 0
+    stop = state[WORK] + work
+    while state[TASK] < len(tasks.arrival_s):
+        task, count = state[TASK], state[COUNT]
+        if state[WORK] >= stop:
+            return PAUSED
+        if written and sweep.begin[task] + room > len(sweep.parent):
+            return NEEDS_HISTORY
+        mine = tasks.device[task]
+        sweep.next_on[mine] = tasks.next_same[task]
+        filled = _expand(
+            tasks,
+            task,
+            sweep.next_on,
+            sweep.labels,
+            count,
+            relaxations,
+            bounded,
+            beat_units,
+            price,
+            sweep.found,
+        )
+        slack_s = sweep.slack_s[0]
+        kept = _select(sweep.found, filled, mode, slack_s, price, sweep.kept, sweep.anchor_s, sweep.origin)
+        state[WORK] += kept.work + filled
+        if mode == EXACT and kept.crowded > 0:
+            return NEEDS_LABELS
+        if kept.crowded > 0:
+            sweep.slack_s[0] = max(slack_s * 1.25, least_slack_s)
+        elif kept.count < room // 2:
+            sweep.slack_s[0] = slack_s * 0.8 if slack_s > 0.5 * least_slack_s else 0.0
+        for label in range(kept.count):
+            sweep.labels.units[label] = sweep.kept.units[label]
+            for place in range(len(sweep.next_on) + 1):
+                sweep.labels.instants_s[label, place] = sweep.kept.instants_s[label, place]
+        state[FORGOTTEN] = max(state[FORGOTTEN], kept.forgotten_units)
+        if written:
+            begin = sweep.begin[task]
+            for label in range(kept.count):
+                sweep.parent[begin + label] = sweep.found.parent[sweep.origin[label]]
+                sweep.option[begin + label] = sweep.found.option[sweep.origin[label]]
+            sweep.begin[task + 1] = begin + kept.count
+        state[TASK], state[COUNT] = task + 1, kept.count
+        if kept.count == 0:
+            return DONE
+    return DONE
+
+
+@compiled
+def start_bounds(tasks: FlatTasks, sweep: Sweep, relaxations: Relaxations) -> int:
+    """Bound on the units that all tasks can earn from the one label of a sweep that has just been settled."""
+    edge_units, device_units = _to_come(
+        relaxations, sweep.state[TASK], sweep.next_on, sweep.labels.instants_s[0]
+    )
+    return min(edge_units, device_units)
+
+
+@compiled
+def trace(sweep: Sweep, label: int) -> IntArray:
+    """The option of every task (-1: dropped) on the way to one of the labels that a finished sweep ends with."""
+    options = np.empty(sweep.state[TASK], dtype=np.int64)
+    for task in range(sweep.state[TASK] - 1, -1, -1):
+        row = sweep.begin[task] + label
+        options[task] = sweep.option[row]
+        label = sweep.parent[row]
+    return options
+
+
+@compiled
+def compact(sweep: Sweep) -> None:
+    """Take out of the history what no present label came from, so that it grows with tasks, not with labels."""
+    task = sweep.state[TASK]
+    used = np.zeros(sweep.begin[task] + 1, dtype=np.bool_)
+    place = np.empty(sweep.begin[task] + 1, dtype=np.int64)
+    for row in range(sweep.begin[task - 1], sweep.begin[task]):
+        used[row] = True
+    for step in range(task - 1, 0, -1):
+        for row in range(sweep.begin[step], sweep.begin[step + 1]):
+            if used[row]:
+                used[sweep.begin[step - 1] + sweep.parent[row]] = True
+    filled = 0
+    before = 0
+    for step in range(task):
+        begin, end = sweep.begin[step], sweep.begin[step + 1]
+        sweep.begin[step] = filled
+        for row in range(begin, end):
+            if used[row]:
+                place[row] = filled - sweep.begin[step]
+                sweep.parent[filled] = place[before + sweep.parent[row]] if step > 0 else 0
+                sweep.option[filled] = sweep.option[row]
+                filled += 1
+        before = begin
+    sweep.begin[task] = filled
+
+
+@compiled
+def score(
+    tasks: FlatTasks,
+    sweep: Sweep,
+    device_free_s: FloatArray,
+    edge_free_s: FloatArray,
+    relaxations: Relaxations,
+    price: float,
+    out_units: IntArray,
+) -> None:
+    """Most units that the tasks can earn from each of K states: (K, N) and (K,) instants in, (K,) units out.
+
+    The sweep's labels are used over again; where they run out of room the units are a lower bound.
+    """
+    devices = len(sweep.next_on)
+    for start in range(len(edge_free_s)):
+        sweep.state[TASK], sweep.state[COUNT], sweep.state[WORK] = 0, 1, 0
+        sweep.labels.units[0] = 0
+        for device in range(devices):
+            sweep.labels.instants_s[0, device] = device_free_s[start, device]
+        sweep.labels.instants_s[0, devices] = edge_free_s[start]
+        settle(tasks, sweep)
+        advance(tasks, sweep, FORGET, relaxations, False, -1, price, 0.0, 1 << 62)
+        best = 0
+        for label in range(sweep.state[COUNT]):
+            best = max(best, sweep.labels.units[label])
+        out_units[start] = best
