@@ -6,6 +6,7 @@ from offramp.errors import OfframpError
 from offramp.policies.base import Context, Policy, choose
 from offramp.policies.chance import Random
 from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
+from offramp.policies.planner import Planner
 
 POLICIES: dict[str, type[Policy]] = {
     "random": Random,
@@ -13,6 +14,7 @@ POLICIES: dict[str, type[Policy]] = {
     "myopic": Myopic,
     "device-only": DeviceOnly,
     "edge-only": EdgeOnly,
+    "planner": Planner,
 }
 
 __all__ = ["POLICIES", "Context", "Policy", "choose", "make_policy"]
