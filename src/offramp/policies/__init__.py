@@ -5,6 +5,7 @@ from __future__ import annotations
 from offramp.errors import OfframpError
 from offramp.policies.base import Context, Policy, choose
 from offramp.policies.chance import Random
+from offramp.policies.competitors import Edgent, Neurosurgeon
 from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
 from offramp.policies.planner import Planner
 
@@ -14,6 +15,8 @@ POLICIES: dict[str, type[Policy]] = {
     "myopic": Myopic,
     "device-only": DeviceOnly,
     "edge-only": EdgeOnly,
+    "edgent": Edgent,
+    "neurosurgeon": Neurosurgeon,
     "planner": Planner,
 }
 

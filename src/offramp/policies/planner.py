@@ -135,7 +135,10 @@ class Planner:
             self._plan_again()
 
     def _plan_again(self) -> None:
-        self._traffic = traffic = self._seen.traffic()
+        traffic = self._seen.traffic()
+        if traffic is None:
+            return
+        self._traffic = traffic
         if self._executor is None:
             self._adopt(self._solve(traffic, COARSE_POINTS))
         else:

@@ -53,12 +53,12 @@ class SeenTasks:
         """Forget all but the last tasks."""
         self._count = min(self._count, count)
 
-    def traffic(self) -> Traffic:
-        """The traffic as it looks from here. ValueError from fewer than two tasks, or without any budget."""
-        if self._count < 2:
-            raise ValueError("traffic needs two tasks")
+    def traffic(self) -> Traffic | None:
+        """The traffic as it looks from here; None from fewer than two tasks, or if none has any budget."""
         recent = slice(self._end - self._count, self._end)
         classes = _classes(self._size[recent], self._budget_s[recent])
+        if self._count < 2 or not classes:
+            return None
         horizon_s = max(task_class.budget_s for task_class in classes)
         gaps_s, gap_share = _gaps(np.maximum(np.diff(self._arrival_s[recent]), 0.0), horizon_s)
         return Traffic(gaps_s, gap_share, classes, self._device_share(self._device[recent]), slot_s=None)
@@ -103,8 +103,6 @@ def _classes(size: np.ndarray[tuple[int], np.dtype[np.int64]], budget_s: FloatAr
         mean_s = float(budget_s[of_size].mean())
         if mean_s > 0:
             classes.append(TaskClass(int(value), mean_s, float(of_size.mean())))
-    if not classes:
-        raise ValueError("no task has a budget")
     total = sum(task_class.share for task_class in classes)
     return tuple(TaskClass(c.size, c.budget_s, c.share / total) for c in classes)
 
