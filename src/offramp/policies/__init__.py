@@ -5,7 +5,9 @@ from __future__ import annotations
 from offramp.errors import OfframpError
 from offramp.policies.base import Context, Policy, choose
 from offramp.policies.chance import Random
+from offramp.policies.competitors import Edgent, Neurosurgeon
 from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
+from offramp.policies.planner import Planner
 
 POLICIES: dict[str, type[Policy]] = {
     "random": Random,
@@ -13,6 +15,9 @@ POLICIES: dict[str, type[Policy]] = {
     "myopic": Myopic,
     "device-only": DeviceOnly,
     "edge-only": EdgeOnly,
+    "edgent": Edgent,
+    "neurosurgeon": Neurosurgeon,
+    "planner": Planner,
 }
 
 __all__ = ["POLICIES", "Context", "Policy", "choose", "make_policy"]

@@ -1,0 +1,1 @@
+"""What the planner is made of: traffic models, the compiled recursion over backlogs, and the plans it gives."""

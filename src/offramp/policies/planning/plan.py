@@ -1,0 +1,112 @@
+"""Plans as values: kept in memory and in the user's cache folder under the hash of what they were made from."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from offramp.equations import FloatArray
+from offramp.errors import OfframpError
+from offramp.policies.planning.problem import Kind, Problem
+from offramp.validation import write_atomically
+
+_MEMORY_PLANS = 64
+_DISK_PLANS = 500
+_memory: OrderedDict[str, FloatArray] = OrderedDict()
+_lock = Lock()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Values after a decision, relative to idle, in gains.
+
+    Attributes:
+        step_s: seconds between grid points.
+        kinds: what devices the tables are for.
+        after: (kinds, points, …) over the backlogs; see `solve`.
+    """
+
+    step_s: float
+    kinds: tuple[Kind, ...]
+    after: FloatArray
+
+    def table(self, kind: Kind) -> FloatArray:
+        """The table of the planned kind that is nearest in speed and link."""
+        place = np.log(np.maximum(np.array(self.kinds), 1e-9))
+        distance = np.linalg.norm(place - np.log(np.maximum(np.array(kind), 1e-9)), axis=1)
+        table: FloatArray = self.after[int(np.argmin(distance))]
+        return table
+
+
+def make_plan(problem: Problem) -> Plan:
+    """The problem's plan: from memory, from disk, or solved now and kept in both."""
+    key = problem.key
+    with _lock:
+        after = _memory.get(key)
+        if after is not None:
+            _memory.move_to_end(key)
+    if after is None:
+        after = _from_disk(key)
+        if after is None:
+            from offramp.policies.planning.solve import solve
+
+            after = solve(problem)
+            _to_disk(key, after)
+        with _lock:
+            _memory[key] = after
+            while len(_memory) > _MEMORY_PLANS:
+                _memory.popitem(last=False)
+    return Plan(problem.step_s, problem.kinds, after)
+
+
+def forget_plans() -> None:
+    """Empty the memory; the disk keeps what it has."""
+    with _lock:
+        _memory.clear()
+
+
+def cache_folder() -> Path:
+    """`OFFRAMP_CACHE`, else `offramp` in the folder that the system has for caches."""
+    named = os.environ.get("OFFRAMP_CACHE")
+    if named:
+        return Path(named) / "plans"
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "offramp" / "plans"
+
+
+def _from_disk(key: str) -> FloatArray | None:
+    path = cache_folder() / f"{key}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            after: FloatArray = stored["after"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return after if after.dtype == np.float64 and np.isfinite(after).all() else None
+
+
+def _to_disk(key: str, after: FloatArray) -> None:
+    """Keep a plan for the next process. A cache that cannot be written costs time, not answers."""
+    folder = cache_folder()
+    content = io.BytesIO()
+    np.savez_compressed(content, after=after)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime)
+        for path in kept[: max(0, len(kept) + 1 - _DISK_PLANS)]:
+            path.unlink(missing_ok=True)
+        write_atomically(folder / f"{key}.npz", content.getvalue())
+    except (OSError, OfframpError):
+        return

@@ -1,0 +1,212 @@
+"""A system and its traffic as the arrays that the planner's recursion works on; sizes fixed before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from offramp.equations import BoolArray, FloatArray, IntArray
+from offramp.observation import Timing
+from offramp.options import OptionTable, System
+from offramp.policies.planning.traffic import TaskClass, Traffic
+
+FORMAT = "offramp.plan/1"
+FINE_POINTS = 100
+"""Most grid points an axis for traffic that is known and at most `FINE_KINDS` kinds of device."""
+COARSE_POINTS = 61
+"""Most grid points an axis otherwise."""
+FINE_KINDS = 2
+MAX_KINDS = 8
+MAX_CLASSES = 16
+
+Kind = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KindOptions:
+    """Candidates of one kind of device, flat over the classes: class c owns rows start[c]..start[c + 1] - 1."""
+
+    start: IntArray
+    head_s: FloatArray
+    upload_s: FloatArray
+    tail_s: FloatArray
+    gain: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What a plan is computed from, and nothing else: equal problems have equal plans.
+
+    Attributes:
+        kinds: (slowdown, bandwidth) of the devices that are planned for, at most `MAX_KINDS`.
+        kind_share, own_share: share of the tasks of all devices of each kind, and of one device of it.
+        options: candidates of each kind.
+        class_share, budget_s: (C,) of the task classes.
+        step_s, points: the grid: backlogs 0, step_s, …, (points - 1) · step_s, which is at least every budget.
+        gap_steps, gap_share: gaps between arrivals in steps, ascending, and their probabilities.
+    """
+
+    timing: Timing
+    kinds: tuple[Kind, ...]
+    kind_share: FloatArray
+    own_share: FloatArray
+    options: tuple[KindOptions, ...]
+    class_share: FloatArray
+    budget_s: FloatArray
+    step_s: float
+    points: int
+    gap_steps: IntArray
+    gap_share: FloatArray
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over everything in it: the name of its plan."""
+        digest = hashlib.sha256(f"{FORMAT} {self.timing} {self.points}".encode())
+        arrays = [
+            np.array(self.kinds),
+            self.kind_share,
+            self.own_share,
+            self.class_share,
+            self.budget_s,
+            np.array(self.step_s),
+            self.gap_steps,
+            self.gap_share,
+        ]
+        for options in self.options:
+            arrays += [options.start, options.head_s, options.upload_s, options.tail_s, options.gain]
+        for array in arrays:
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def make_problem(system: System, traffic: Traffic, timing: Timing, most_points: int = FINE_POINTS) -> Problem:
+    """Choose the grid, group the devices, and keep the options that can be best for something.
+
+    The grid has at most `most_points` (>= 2) points an axis.
+    """
+    classes = merged_classes(traffic.classes)
+    groups = group_kinds(system)
+    kinds = tuple(groups)
+    kind_share = np.array([sum(traffic.device_share[n] for n in groups[kind]) for kind in kinds])
+    own_share = kind_share / np.array([len(groups[kind]) for kind in kinds])
+    step_s, points = _grid(
+        traffic, most_points if len(kinds) <= FINE_KINDS else min(most_points, COARSE_POINTS)
+    )
+    gap_steps, gap_share = _on_grid(traffic, step_s, points)
+    return Problem(
+        timing=timing,
+        kinds=kinds,
+        kind_share=kind_share,
+        own_share=own_share,
+        options=tuple(_kind_options(system, groups[kind][0], classes, timing) for kind in kinds),
+        class_share=np.array([task_class.share for task_class in classes]),
+        budget_s=np.array([task_class.budget_s for task_class in classes]),
+        step_s=step_s,
+        points=points,
+        gap_steps=gap_steps,
+        gap_share=gap_share,
+    )
+
+
+def candidates(options: OptionTable, timing: Timing) -> IntArray:
+    """Rows that no other row beats: in gain, in time on the device, to the edge, on the edge, and in all.
+
+    Ties keep the first row. A row that is left out is at no state better than one that is kept, because being
+    further behind is never worth more.
+    """
+    reach_s = options.head_s + options.upload_s
+    costs = [options.head_s, reach_s, options.tail_s, reach_s + options.tail_s, -options.gain]
+    if timing == "network":
+        # A local task spares the link and the edge; only its head counts.
+        offloaded = np.where(options.local, 0.0, 1.0)
+        costs = [
+            options.head_s,
+            offloaded * options.upload_s,
+            offloaded * options.tail_s,
+            options.head_s + offloaded * (options.upload_s + options.tail_s),
+            offloaded,
+            -options.gain,
+        ]
+    cost = np.stack(costs, axis=1)
+    kept = [row for row in range(len(options)) if not _beaten(cost, row).any()]
+    return np.array(kept, dtype=np.int64)
+
+
+def _beaten(cost: FloatArray, row: int) -> BoolArray:
+    no_worse = (cost <= cost[row]).all(axis=1)
+    twin = (cost == cost[row]).all(axis=1) & (np.arange(len(cost)) >= row)
+    beaten: BoolArray = no_worse & ~twin
+    return beaten
+
+
+def _kind_options(system: System, device: int, classes: tuple[TaskClass, ...], timing: Timing) -> KindOptions:
+    start = [0]
+    columns: list[list[FloatArray]] = [[], [], [], []]
+    for task_class in classes:
+        options = system.options(device, task_class.size)
+        rows = candidates(options, timing)
+        for column, values in zip(
+            columns, (options.head_s, options.upload_s, options.tail_s, options.gain), strict=True
+        ):
+            column.append(values[rows])
+        start.append(start[-1] + len(rows))
+    return KindOptions(np.array(start), *(np.concatenate(column) for column in columns))
+
+
+def merged_classes(classes: tuple[TaskClass, ...]) -> tuple[TaskClass, ...]:
+    """At most `MAX_CLASSES` classes: neighbours in size share the one of them that occurs most often."""
+    if len(classes) <= MAX_CLASSES:
+        return classes
+    merged = []
+    for part in np.array_split(np.arange(len(classes)), MAX_CLASSES):
+        members = [classes[index] for index in part]
+        chief = max(members, key=lambda task_class: task_class.share)
+        merged.append(TaskClass(chief.size, chief.budget_s, sum(member.share for member in members)))
+    return tuple(merged)
+
+
+def group_kinds(system: System) -> dict[Kind, list[int]]:
+    """Devices by kind; where there are more than `MAX_KINDS`, by the nearest of so many that lie far apart."""
+    groups: dict[Kind, list[int]] = {}
+    for device in range(system.devices):
+        groups.setdefault(system.kind(device), []).append(device)
+    if len(groups) <= MAX_KINDS:
+        return groups
+    kinds = list(groups)
+    place = np.log(np.maximum(np.array(kinds), 1e-9))
+    chosen = [int(np.argmax([len(groups[kind]) for kind in kinds]))]
+    distance = np.linalg.norm(place - place[chosen[0]], axis=1)
+    while len(chosen) < MAX_KINDS:
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(place - place[chosen[-1]], axis=1))
+    merged: dict[Kind, list[int]] = {kinds[index]: [] for index in chosen}
+    for index, kind in enumerate(kinds):
+        nearest = chosen[int(np.argmin(np.linalg.norm(place[chosen] - place[index], axis=1)))]
+        merged[kinds[nearest]] += groups[kind]
+    return merged
+
+
+def _grid(traffic: Traffic, points: int) -> tuple[float, int]:
+    """Step and number of points: parts of a slot where the traffic is slotted and its slots are few enough."""
+    intervals = points - 1
+    if traffic.slot_s is not None:
+        slots = int(np.ceil(traffic.horizon_s / traffic.slot_s - 1e-9))
+        if slots <= intervals:
+            parts = intervals // slots
+            return traffic.slot_s / parts, slots * parts + 1
+    return traffic.horizon_s / intervals, points
+
+
+def _on_grid(traffic: Traffic, step_s: float, points: int) -> tuple[IntArray, FloatArray]:
+    """Gaps as whole steps: one that lies between two is shared between them so that its mean stays."""
+    share = np.zeros(points + 1)
+    place = np.minimum(traffic.gaps_s / step_s, points - 1e-9)
+    place = np.where(np.abs(place - np.rint(place)) < 1e-6, np.rint(place), place)
+    base = np.minimum(place.astype(np.int64), points - 1)
+    np.add.at(share, base, traffic.gap_share * (1 - (place - base)))
+    np.add.at(share, base + 1, traffic.gap_share * (place - base))
+    steps = np.flatnonzero(share > 0)
+    return steps, share[steps]
