@@ -106,7 +106,7 @@ def run_seed(cell: Cell, exits: NetworkExits, seed: int) -> Outcome:
     """One instance of a cell. Raises OfframpError for an unknown policy."""
     instance = seeded_instance(cell.scenario, exits, seed)
     if cell.policy in SOLVERS:
-        return summarise(instance, SOLVERS[cell.policy](instance))
+        return summarise(instance, SOLVERS[cell.policy]().solve(instance))
     schedule = simulate_named(instance, cell.policy, cell.timing, policy_rng(seed))
     return summarise(instance, schedule)
 

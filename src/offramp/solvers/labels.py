@@ -10,10 +10,10 @@ import numpy as np
 from offramp.equations import FloatArray, IntArray
 from offramp.solvers import kernels
 from offramp.solvers.bounds import Relaxations
-from offramp.solvers.flat import Flattened, FlatTasks
+from offramp.solvers.flat import FlatTasks, Flattened
 from offramp.solvers.kernels import EXACT, FORGET, JOIN, Candidates, Labels, Sweep
 
-__all__ = ["EXACT", "FORGET", "JOIN", "Outcome", "OutOfRoomError", "best_gain", "run_sweep", "start_units"]
+__all__ = ["EXACT", "FORGET", "JOIN", "OutOfRoomError", "Outcome", "best_gain", "run_sweep", "start_units"]
 
 MOST_LABELS = 1 << 17
 """Labels at one task beyond which an exact sweep gives up."""
