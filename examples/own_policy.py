@@ -55,7 +55,7 @@ def mean_gain(policy: type[Policy], scenario: Scenario) -> float:
 
 if __name__ == "__main__":
     for p in (0.1, 0.3):
-        scenario = Scenario().changed(p=p)
+        scenario = Scenario(device_slowdown=10.0).changed(p=p)
         shown = {name: mean_gain(POLICIES[name], scenario) for name in ("greedy", "myopic")}
         shown["considerate"] = mean_gain(Considerate, scenario)
         print(f"p = {p}: " + ", ".join(f"{name} {gain:.1f}" for name, gain in shown.items()))

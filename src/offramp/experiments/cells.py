@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,13 +32,13 @@ class Outcome:
     Attributes:
         gain: total gain.
         on_time_share: share of the tasks that finished in time.
-        accuracy: mean accuracy of the exits of those tasks, NaN where there is none.
+        accuracy: mean accuracy of the exits of those tasks, None where there is none.
         upper_bound: what a solver proved, None for a policy.
     """
 
     gain: float
     on_time_share: float
-    accuracy: float
+    accuracy: float | None
     upper_bound: float | None = None
 
 
@@ -97,7 +95,7 @@ def summarise(instance: Instance, schedule: Schedule) -> Outcome:
     return Outcome(
         schedule.gain,
         len(exits) / len(schedule.tasks),
-        float(np.mean(accuracies)) if accuracies else math.nan,
+        float(np.mean(accuracies)) if accuracies else None,
         schedule.upper_bound,
     )
 
@@ -114,24 +112,3 @@ def run_seed(cell: Cell, exits: NetworkExits, seed: int) -> Outcome:
 def run_cell(cell: Cell, exits: NetworkExits) -> list[Outcome]:
     """All instances of a cell, in the order of its seeds."""
     return [run_seed(cell, exits, seed) for seed in cell.seeds]
-
-
-def outcomes_to_json(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """For a result file; NaN becomes null."""
-    return [
-        {name: None if value is None or math.isnan(value) else value for name, value in asdict(o).items()}
-        for o in outcomes
-    ]
-
-
-def outcomes_from_json(rows: list[dict[str, Any]]) -> list[Outcome]:
-    """Inverse of `outcomes_to_json`."""
-    return [
-        Outcome(
-            row["gain"],
-            row["on_time_share"],
-            math.nan if row["accuracy"] is None else row["accuracy"],
-            row["upper_bound"],
-        )
-        for row in rows
-    ]

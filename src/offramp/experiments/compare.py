@@ -65,7 +65,7 @@ def compare(
 
 
 def _row(policy: str, outcomes: Sequence[Outcome], optimum: float | None) -> PolicyRow:
-    accuracies = [o.accuracy for o in outcomes if not math.isnan(o.accuracy)]
+    accuracies = [o.accuracy for o in outcomes if o.accuracy is not None]
     gains = [o.gain for o in outcomes]
     return PolicyRow(
         policy,

@@ -6,18 +6,12 @@ import json
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
-from offramp.experiments.cells import (
-    Cell,
-    NetworkExits,
-    Outcome,
-    outcomes_from_json,
-    outcomes_to_json,
-    run_cell,
-)
+from offramp.experiments.cells import Cell, NetworkExits, Outcome, run_cell
 from offramp.validation import dump_json, write_atomically
 
 
@@ -79,14 +73,14 @@ def run_kept(
     for cell, outcomes in engine.run(missing, exits):
         write_atomically(
             folder / f"{cell.key(exits)}.json",
-            dump_json({"policy": cell.policy, "outcomes": outcomes_to_json(outcomes)}),
+            dump_json({"policy": cell.policy, "outcomes": [asdict(o) for o in outcomes]}),
         )
         yield cell, outcomes
 
 
 def _read(path: Path) -> list[Outcome] | None:
     try:
-        return outcomes_from_json(json.loads(path.read_text())["outcomes"])
+        return [Outcome(**row) for row in json.loads(path.read_text())["outcomes"]]
     except (OSError, ValueError, KeyError, TypeError):
         # Absent, or not a result: run the cell again.
         return None
