@@ -103,10 +103,14 @@ class EdgeJob:
 
 
 class EdgeQueue:
-    """The edge under `network`: first come first served by arrival at the edge, W workers, no expired work."""
+    """The edge under `network`: first come first served by arrival at the edge, W workers, no expired work.
 
-    def __init__(self, workers: int) -> None:
-        self._free_s = [_NEVER] * workers
+    `busy_until_s` holds the end of what workers compute already, if the queue does not start idle.
+    """
+
+    def __init__(self, workers: int, busy_until_s: Sequence[float] = ()) -> None:
+        self._free_s = [*busy_until_s, *[_NEVER] * (workers - len(busy_until_s))]
+        heapq.heapify(self._free_s)
         self._jobs: list[EdgeJob] = []
 
     def add(self, job: EdgeJob) -> None:
