@@ -17,8 +17,8 @@ import numpy as np
 from offramp.equations import on_time
 from offramp.options import OptionTable
 from offramp.policies import choose
-from offramp.runtime.own import OwnSystem
 from offramp.runtime.outcomes import End, Instants, Ledger, TaskRecord
+from offramp.runtime.own import OwnSystem
 from offramp.runtime.protocol import (
     Announce,
     Answer,
@@ -114,6 +114,7 @@ class Job:
     predicted: Instants | None = None
     device_start_s: float | None = None
     send_s: float | None = None
+    link_start_s: float | None = None
     sent_s: float | None = None
     edge_start_s: float | None = None
 
@@ -124,6 +125,7 @@ class EdgeView:
 
     connected: bool = False
     trusted: bool = False
+    closing: bool = False
     verdicts: int = 0
     round_trip_s: float = 0.0
 
@@ -159,7 +161,7 @@ class DeviceCore:
         self.ledger.accept(sequence)
         job = Job(sequence, task, self._own.options(task.size))
         self._jobs[sequence] = job
-        if not self.edge.trusted:
+        if not self.edge.trusted or self.edge.closing:
             if not self._finish_alone(job, now_s):
                 self._end(job, End.REJECTED, "no-edge", now_s)
             return
@@ -282,7 +284,7 @@ class DeviceCore:
             if not on_time(now_s, job.task.deadline_s):
                 self._end(job, End.EXPIRED, "link-queue", now_s)
                 continue
-            job.stage = Stage.UPLOADING
+            job.stage, job.link_start_s = Stage.UPLOADING, now_s
             self._uploading = job
             exit, cut = job.decision.exit, job.decision.cut
             self._actions.append(Carry(job.sequence, exit, cut, job.task.size, job.task.deadline_s))
@@ -308,6 +310,11 @@ class DeviceCore:
         expected_s = job.predicted.finish_s
         spare_s = max(LEAST_OVERDUE_S, OVERDUE * (expected_s - job.task.arrival_s))
         return min(expected_s + spare_s, max(job.task.deadline_s, expected_s))
+
+    def uploaded_exit(self, sequence: int) -> int | None:
+        """The exit whose logits an answer for this task holds; None if none is awaited."""
+        job = self._jobs.get(sequence)
+        return None if job is None or job.sent_s is None or job.kept is None else job.kept.exit
 
     def answer(self, answer: Answer, now_s: float) -> bool:
         """The edge has answered; whether the task still wanted it. A late one is counted, not delivered twice."""
@@ -378,6 +385,10 @@ class DeviceCore:
         if self.edge.trusted:
             self.edge.trusted = False
             self._plan_alone(now_s)
+
+    def edge_closing(self) -> None:
+        """The edge takes no new tasks: decide alone, but wait for what it has taken."""
+        self.edge.closing = True
 
     def edge_lost(self, now_s: float) -> None:
         """The session is over: what cannot be finished alone has failed."""
@@ -457,6 +468,7 @@ class DeviceCore:
             job.fallback,
             job.predicted,
             Instants(job.device_start_s, job.send_s, job.edge_start_s, now_s if answered else None),
+            job.link_start_s,
             job.sent_s,
             gain,
         )

@@ -113,11 +113,17 @@ class Peer:
 class Forecast:
     """The connected devices and the edge's speed as a `System`, and observations for the policy."""
 
-    def __init__(self, exits: Sequence[ExitCoefficients], gain: Gain, network: NetworkTerms) -> None:
+    def __init__(
+        self,
+        exits: Sequence[ExitCoefficients],
+        gain: Gain,
+        network: NetworkTerms,
+        edge_factor: float = 1.0,
+    ) -> None:
         self._exits = tuple(exits)
         self._gain = gain
         self._network = network
-        self._edge = RunningSpeed(1.0)
+        self._edge = RunningSpeed(edge_factor)
         self._peers: dict[str, Peer] = {}
         self._system: System | None = None
 

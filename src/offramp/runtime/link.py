@@ -56,7 +56,9 @@ class RateLink:
     def carry(self, ready_s: float, size_bytes: int) -> float:
         """See `Link`."""
         start_s = max(ready_s, self._free_s)
-        taken_s = float(equations.upload_duration(np.float64(size_bytes), self.bandwidth_bytes_per_s))
+        taken_s = float(
+            equations.upload_duration(np.asarray(size_bytes, np.float64), self.bandwidth_bytes_per_s)
+        )
         self._free_s = start_s + taken_s
         return self._free_s
 

@@ -27,6 +27,10 @@ class Instants:
     edge_start_s: float | None = None
     finish_s: float | None = None
 
+    def as_tuple(self) -> tuple[float | None, float | None, float | None, float | None]:
+        """In the order in which they happen."""
+        return self.device_start_s, self.send_s, self.edge_start_s, self.finish_s
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
@@ -38,7 +42,7 @@ class TaskRecord:
         exit, cut: where it was computed; exit 0 if it was not.
         local: whether the device finished it without the edge after the edge had a part in its plan.
         predicted: what was expected when it was decided; None if no prediction was made.
-        sent_s: when the upload had crossed the link; None without one.
+        link_start_s, sent_s: when the upload began and when it had crossed the link; None without one.
         gain: Eq. 1 if on time, else 0.
         correct: inputs answered right; None without labels or without an answer.
         labels: the answer, one class for each input; empty without an answer.
@@ -55,6 +59,7 @@ class TaskRecord:
     local: bool
     predicted: Instants | None
     measured: Instants
+    link_start_s: float | None
     sent_s: float | None
     gain: float
     correct: int | None = None

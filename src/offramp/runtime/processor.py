@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from offramp import equations
+from offramp.model.inputs import random_inputs
 from offramp.model.tensors import Array, TensorSpec
 from offramp.profile import ExitCoefficients
 
@@ -78,10 +79,11 @@ def calibrate(executor: Executor, exits: Sequence[ExitCoefficients]) -> float:
     The median over exits and sizes; a few hundred milliseconds. It also warms the sessions up.
     """
     ratios = []
+    rng = np.random.default_rng(0)
     for number, exit in enumerate(exits, start=1):
         specs = executor.boundary(number, 0)
         for size in CALIBRATION_SIZES:
-            inputs = {spec.name: np.zeros(spec.shape_at(size), spec.dtype) for spec in specs}
+            inputs = random_inputs(specs, size, rng)
             predicted_s = float(equations.linear(exit.device_s, size).sum())
             executor.run_tail(number, 0, inputs)
             for _ in range(CALIBRATION_ROUNDS):

@@ -76,7 +76,7 @@ class WireTensor(Struct, array_like=True, frozen=True, forbid_unknown_fields=Tru
 # Device to edge, control -------------------------------------------------------------------------------------
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts."""
 
     version: int
@@ -88,7 +88,7 @@ class Hello(Message):
     link_delay_s: Seconds
 
 
-class Announce(Message):
+class Announce(Message, frozen=True):
     """A task has arrived, and how far behind its device and link are, not counting undecided tasks.
 
     `decided` is how many verdicts of the session the device has taken in: the edge adds what later ones cost.
@@ -107,26 +107,26 @@ class Announce(Message):
     round_trip_s: Seconds
 
 
-class Withdraw(Message):
+class Withdraw(Message, frozen=True):
     """A decided task will not reach the edge, or its answer is no longer wanted."""
 
     sequence: Number
 
 
-class Ping(Message):
+class Ping(Message, frozen=True):
     """Asks for a sign of life."""
 
     number: Number
 
 
-class Bye(Message):
+class Bye(Message, frozen=True):
     """The device is done; it has no task in flight."""
 
 
 # Edge to device, control -------------------------------------------------------------------------------------
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """The session is open; `session` binds the stream of tensors to it. The weights are those of Eq. 1."""
 
     version: int
@@ -136,7 +136,7 @@ class Welcome(Message):
     accuracy_slope: Weight
 
 
-class Refused(Message):
+class Refused(Message, frozen=True):
     """The session is not opened, or is closed."""
 
     reason: Refusal
@@ -145,7 +145,7 @@ class Refused(Message):
     remedy: Text
 
 
-class Verdict(Message):
+class Verdict(Message, frozen=True):
     """The decision on a task; exit 0 turns it away for `reason`. Predicted instants count from its arrival."""
 
     sequence: Number
@@ -158,26 +158,26 @@ class Verdict(Message):
     finish_s: Signed
 
 
-class Pong(Message):
+class Pong(Message, frozen=True):
     """Answers a `Ping`."""
 
     number: Number
 
 
-class Closing(Message):
+class Closing(Message, frozen=True):
     """The edge takes no new tasks; it finishes those that it has decided."""
 
 
 # The stream of tensors ---------------------------------------------------------------------------------------
 
 
-class Attach(Message):
+class Attach(Message, frozen=True):
     """First message of the stream."""
 
     session: Token
 
 
-class Upload(Message):
+class Upload(Message, frozen=True):
     """What crosses at the cut of a decided task, with what is left of its budget as it reaches the edge."""
 
     sequence: Number
@@ -188,7 +188,7 @@ class Upload(Message):
     tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
 
 
-class Answer(Message):
+class Answer(Message, frozen=True):
     """The logits of a task, and the seconds that it waited and took on the edge."""
 
     sequence: Number
@@ -197,7 +197,7 @@ class Answer(Message):
     computed_s: Seconds
 
 
-class Declined(Message):
+class Declined(Message, frozen=True):
     """The edge does not compute an upload."""
 
     sequence: Number

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from offramp.errors import OfframpError
 from offramp.instance import draw_tasks
+from offramp.model.inputs import random_inputs
 from offramp.model.tensors import Array, TensorSpec
 from offramp.scenario import Scenario
 
@@ -64,22 +65,7 @@ def own_stream(scenario: Scenario, samples: int, seed: int) -> Iterator[PlannedT
 
 def generated(specs: Sequence[TensorSpec], rng: np.random.Generator) -> Samples:
     """Made-up inputs for a model that no data set here fits: noise, without labels."""
-    inputs = {spec.name: _noise(spec, rng) for spec in specs}
-    return Samples(inputs, None, "generated inputs")
-
-
-def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    if spec.batch_axis != 0:
-        raise OfframpError(
-            f"input {spec.name}", spec.shape, "must have the batch as its first axis", "export it so"
-        )
-    shape, dtype = spec.shape_at(GENERATED), np.dtype(spec.dtype)
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    if dtype.kind == "b":
-        return rng.random(shape) < 0.5
-    # Small numbers are valid as pixels and as indices alike.
-    return rng.integers(0, 256 if dtype == np.uint8 else 2, size=shape).astype(dtype)
+    return Samples(random_inputs(specs, GENERATED, rng), None, "generated inputs")
 
 
 def save_share(path: Path, tasks: Sequence[PlannedTask], samples: Samples) -> None:
