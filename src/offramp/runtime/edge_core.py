@@ -287,7 +287,9 @@ class EdgeCore:
         options, task = observation.options, observation.task
         row = options.index(decision.exit, decision.cut)
         timeline = observation.timeline()
-        predicted = [fits(instants[row] - task.arrival_s) for instants in timeline]
+        # An instant that is the same for all options is given once.
+        instants = (float(np.broadcast_to(each, len(options))[row]) for each in timeline)
+        predicted = [fits(instant_s - task.arrival_s) for instant_s in instants]
         self._forecast.commit(session.peer, observation, decision)
         if not options.local[row]:
             _, _, _, arrival_s = observation.network_arrivals()
