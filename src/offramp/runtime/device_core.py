@@ -189,17 +189,23 @@ class DeviceCore:
         if self._uploading is not None:
             link_s = max(link_s, self._link_until_s)
         for job in self._uploads:
-            link_s += job.upload_s
-        ahead = list(self._heads)
+            link_s = self._link_after(job, now_s, link_s)
         if self._computing is not None:
             device_s = max(now_s, self._compute_start_s + self._computing.head_s)
-            if not self._computing.local:
-                link_s = max(device_s, link_s) + self._computing.upload_s
-        for job in ahead:
+            link_s = self._link_after(self._computing, device_s, link_s)
+        for job in self._heads:
             device_s += job.head_s
-            if not job.local:
-                link_s = max(device_s, link_s) + job.upload_s
+            link_s = self._link_after(job, device_s, link_s)
         return device_s, link_s
+
+    def _link_after(self, job: Job, send_s: float, link_s: float) -> float:
+        """When the link is free of a task that reaches it at `send_s`."""
+        sent_s = max(send_s, link_s) + job.upload_s
+        return link_s if job.local or self._hopeless(job, sent_s) else sent_s
+
+    def _hopeless(self, job: Job, sent_s: float) -> bool:
+        """Whether an upload that has crossed at `sent_s` reaches the edge when it is too late to start there."""
+        return not on_time(sent_s + self._own.link_delay_s, job.task.deadline_s)
 
     def verdict(self, verdict: Verdict, now_s: float) -> None:
         """The edge has decided a task."""
@@ -241,6 +247,8 @@ class DeviceCore:
         while self._computing is None and self._heads:
             job = self._heads.popleft()
             if not on_time(now_s, job.task.deadline_s):
+                if not job.local:
+                    self._say(Withdraw(job.sequence))
                 self._end(job, End.EXPIRED, "device-queue", now_s)
                 continue
             if job.device_start_s is None:
@@ -281,8 +289,10 @@ class DeviceCore:
     def _next_upload(self, now_s: float) -> None:
         while self._uploading is None and self._uploads:
             job = self._uploads.popleft()
-            if not on_time(now_s, job.task.deadline_s):
-                self._end(job, End.EXPIRED, "link-queue", now_s)
+            if self._hopeless(job, now_s + job.upload_s):
+                if not self._finish_alone(job, now_s):
+                    self._say(Withdraw(job.sequence))
+                    self._end(job, End.EXPIRED, "link", now_s)
                 continue
             job.stage, job.link_start_s = Stage.UPLOADING, now_s
             self._uploading = job
@@ -362,6 +372,8 @@ class DeviceCore:
         self._leave_queues(job)
         same = job.kept is not None and job.kept.exit == decision.exit
         job.start = job.kept.cut if same and job.kept is not None else 0
+        if job.decision.exit and not job.local:
+            self._say(Withdraw(job.sequence))
         job.decision, job.head_s, job.upload_s = decision, float(takes_s[row]), 0.0
         job.local = job.fallback = True
         if job.predicted is None:
@@ -418,7 +430,8 @@ class DeviceCore:
             deadline_s = job.task.deadline_s
             deciding = job.stage is Stage.DECIDING
             if self._finish_alone(job, now_s):
-                self._say(Withdraw(job.sequence))
+                if deciding:
+                    self._say(Withdraw(job.sequence))
             elif deciding and now_s > deadline_s:
                 self._say(Withdraw(job.sequence))
                 self._end(job, End.EXPIRED, "no-verdict", now_s)
@@ -454,8 +467,6 @@ class DeviceCore:
         gain = 0.0
         if end is End.ON_TIME:
             gain = float(job.options.gain[job.options.index(job.decision.exit, job.decision.cut)])
-        if end is End.EXPIRED and not job.local and job.stage in (Stage.QUEUED, Stage.LINK):
-            self._say(Withdraw(job.sequence))
         record = TaskRecord(
             job.sequence,
             job.task.arrival_s,

@@ -92,7 +92,9 @@ def run_device(
         address = settings.edge
         if address == FROM_SUPERVISOR:
             address = str((await listen.next())["edge"])
-        own = OwnSystem(exits, settings.slowdown * calibrate(executor, exits), link.bandwidth_bytes_per_s)
+        own = OwnSystem(
+            exits, settings.slowdown * calibrate(executor, exits), link.bandwidth_bytes_per_s, link.delay_s
+        )
         processor = Processor(executor, settings.slowdown)
         agent = DeviceAgent(
             Identity(settings.device, time.time_ns() // 1_000_000, bundle.model.sha256),

@@ -312,7 +312,8 @@ class EdgeCore:
             return
         work = session.expected.get(upload.sequence)
         if work is None or (work.exit, work.cut, work.size) != (upload.exit, upload.cut, upload.size):
-            self._decline(token, upload.sequence, Refusal.UNKNOWN_TASK)
+            gone = work is None and upload.remaining_s < 0
+            self._decline(token, upload.sequence, Refusal.EXPIRED if gone else Refusal.UNKNOWN_TASK)
             return
         del session.expected[upload.sequence]
         try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from offramp import equations
 from offramp.observation import Backlog, Observation
-from offramp.options import Gain, NetworkTerms, OptionTable, System
+from offramp.options import Gain, NetworkTerms, System
 from offramp.profile import ExitCoefficients
 from offramp.runtime.protocol import Announce, Hello
 from offramp.state import EdgeQueue
@@ -55,6 +55,7 @@ class Placed:
     head_s: float
     upload_s: float
     local: bool
+    deadline_s: float
 
 
 @dataclass(slots=True)
@@ -84,29 +85,31 @@ class Peer:
         for placed in self.unconfirmed:
             self._occupy(placed)
 
-    def place(self, ready_s: float, options: OptionTable, row: int) -> None:
+    def place(self, observation: Observation, row: int) -> None:
         """Count a decision in, until the device reports it."""
+        options = observation.options
         placed = Placed(
             self.verdicts,
-            ready_s,
+            observation.ready_s,
             float(options.head_s[row]),
             float(options.upload_s[row]),
             bool(options.local[row]),
+            observation.task.deadline_s,
         )
         self.unconfirmed.append(placed)
         self._occupy(placed)
 
     def _occupy(self, placed: Placed) -> None:
-        _, send_s, sent_s, _ = equations.network_arrival(
+        _, send_s, sent_s, arrival_s = equations.network_arrival(
             placed.ready_s,
             self.device_free_s,
             self.link_free_s,
-            0.0,
+            self.link_delay_s,
             np.asarray(placed.head_s),
             np.asarray(placed.upload_s),
         )
         self.device_free_s = float(send_s)
-        if not placed.local:
+        if not placed.local and equations.on_time(float(arrival_s), placed.deadline_s):
             self.link_free_s = float(sent_s)
 
 
@@ -188,8 +191,7 @@ class Forecast:
 
     def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
         """Count in what the policy chose. ValueError if it is none of the options."""
-        options = observation.options
-        peer.place(observation.ready_s, options, options.index(decision.exit, decision.cut))
+        peer.place(observation, observation.options.index(decision.exit, decision.cut))
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
         """The edge has computed what an edge of factor 1 computes in `predicted_s`."""

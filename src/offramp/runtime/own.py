@@ -13,11 +13,16 @@ class OwnSystem:
     """One device as a `System`, which follows the speed that is measured."""
 
     def __init__(
-        self, exits: Sequence[ExitCoefficients], slowdown: float, bandwidth_bytes_per_s: float
+        self,
+        exits: Sequence[ExitCoefficients],
+        slowdown: float,
+        bandwidth_bytes_per_s: float,
+        link_delay_s: float = 0.0,
     ) -> None:
         self._exits = tuple(exits)
         self._speed = RunningSpeed(slowdown)
         self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
+        self.link_delay_s = link_delay_s
         self._gain = Gain()
         self._system = self._build()
 
