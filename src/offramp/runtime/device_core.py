@@ -131,9 +131,13 @@ class EdgeView:
 
 
 class DeviceCore:
-    """All tasks of one device. Every method takes the present instant and leaves actions in `take`."""
+    """All tasks of one device. Every method takes the present instant and leaves actions in `take`.
 
-    def __init__(self, own: OwnSystem) -> None:
+    Without `fallback` it never decides alone, as the timing model `network` has it.
+    """
+
+    def __init__(self, own: OwnSystem, *, fallback: bool = True) -> None:
+        self._fallback = fallback
         self.ledger = Ledger()
         self.edge = EdgeView()
         self._own = own
@@ -155,6 +159,10 @@ class DeviceCore:
     def idle(self) -> bool:
         """Whether every task has ended and the processor is free."""
         return not self._jobs and self._computing is None
+
+    def size_of(self, sequence: int) -> int:
+        """Inputs of a task that is in flight."""
+        return self._jobs[sequence].task.size
 
     def submit(self, sequence: int, task: Task, now_s: float) -> None:
         """Take a task on."""
@@ -354,7 +362,7 @@ class DeviceCore:
 
     def _finish_alone(self, job: Job, now_s: float) -> bool:
         """Plan the task on the device from here on, at the best exit that still fits; False if none does."""
-        if job.stage is Stage.COMPUTING:
+        if job.stage is Stage.COMPUTING or not self._fallback:
             return False
         free_s, _ = self._backlog(now_s)
         options = job.options

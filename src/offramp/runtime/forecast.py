@@ -80,8 +80,10 @@ class Peer:
             self.decision_s += SMOOTHING * (announce.round_trip_s - self.decision_s)
         while self.unconfirmed and self.unconfirmed[0].verdict < announce.decided:
             self.unconfirmed.popleft()
-        self.device_free_s = now_s + announce.device_free_in_s
-        self.link_free_s = now_s + announce.link_free_in_s
+        # What it says of itself was true when it was sent, about half a round trip ago.
+        sent_s = now_s - self.decision_s / 2
+        self.device_free_s = sent_s + announce.device_free_in_s
+        self.link_free_s = sent_s + announce.link_free_in_s
         for placed in self.unconfirmed:
             self._occupy(placed)
 
@@ -174,7 +176,7 @@ class Forecast:
         system = self.system
         assert system is not None
         index = list(self._peers).index(peer.name)
-        # What is left was true when it was sent, about half a round trip ago.
+        # So was what is left of the budget.
         deadline_s = now_s + announce.remaining_s - peer.decision_s / 2
         task = Task(deadline_s - announce.budget_s, announce.size, announce.budget_s, index)
         peers = self._peers.values()
