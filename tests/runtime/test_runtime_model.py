@@ -20,15 +20,24 @@ from offramp.task import DROP, Decision
 
 
 def generic(instance: Instance) -> Instance:
-    """The instance with arrivals moved apart, so that no two events fall on one instant, and no zero speeds."""
+    """The instance with instants and durations moved apart, so that nothing ties but for rounding."""
     tasks = tuple(
         replace(task, arrival_s=task.arrival_s + number * 0.000713, budget_s=task.budget_s + 0.0003)
         for number, task in enumerate(instance.tasks)
     )
     system = instance.system
+    exits = tuple(
+        replace(
+            exit,
+            device_s=exit.device_s + 0.000113,
+            edge_s=1.0137 * exit.edge_s + 0.000071,
+            output_bytes=0.9871 * exit.output_bytes + 3.0,
+        )
+        for exit in system.exits
+    )
     slowdowns = tuple(slowdown or 0.25 for slowdown in system.device_slowdown)
     return Instance(
-        System(system.exits, slowdowns, system.bandwidth_bytes_per_s, system.gain, system.network), tasks
+        System(exits, slowdowns, system.bandwidth_bytes_per_s, system.gain, system.network), tasks
     )
 
 

@@ -168,7 +168,7 @@ class EdgeCore:
         self._sessions: dict[bytes, Session] = {}
         self._waiting: deque[Work] = deque()
         self._running: list[Work] = []
-        self._draining = False
+        self.draining = False
         self._actions: list[Action] = []
 
     def take(self) -> list[Action]:
@@ -211,7 +211,7 @@ class EdgeCore:
                 f"the edge serves {self._model_sha256[:12]}",
                 "give both the same --bundle",
             )
-        if self._draining:
+        if self.draining:
             return Refused(Refusal.DRAINING, hello.device, "the edge is stopping", "try again later")
         for session in list(self._sessions.values()):
             if session.peer.name != hello.device:
@@ -269,7 +269,7 @@ class EdgeCore:
         self._actions.append(Say(session.token, verdict))
 
     def _turn_away(self, session: Session, announce: Announce) -> Refusal | None:
-        if self._draining:
+        if self.draining:
             return Refusal.DRAINING
         if announce.size > self._limits.max_size:
             return Refusal.TOO_LARGE
@@ -381,8 +381,8 @@ class EdgeCore:
 
     def drain(self) -> None:
         """Take no new tasks; those that are decided still count on the edge."""
-        if not self._draining:
-            self._draining = True
+        if not self.draining:
+            self.draining = True
             self._actions.extend(Say(token, Closing()) for token in self._sessions)
 
     def policy_made(self, version: int, policy: Policy) -> None:
