@@ -28,7 +28,7 @@ FRAME_OVERHEAD_BYTES = 4096
 CONTROL_BYTES = 16 * 1024
 """Cap on a control message."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Choice = Annotated[int, Meta(ge=0, le=1000)]
