@@ -105,9 +105,12 @@ def network_by_events(instance: Instance, decisions: list[Decision]) -> list[flo
             at(now_s + row(number)[0], "head-done", number)
 
     def start_upload(device: int, now_s: float) -> None:
-        if uploads[device] and not sending[device]:
-            sending[device] = True
+        while uploads[device] and not sending[device]:
             number = uploads[device].pop(0)
+            there_s = now_s + row(number)[1] + network.link_delay_s
+            if there_s > instance.tasks[number].deadline_s + TIME_TOLERANCE_S:
+                continue
+            sending[device] = True
             at(now_s + row(number)[1], "uploaded", number)
 
     def start_edge(now_s: float) -> None:

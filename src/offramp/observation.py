@@ -69,7 +69,17 @@ class Observation:
                 options.upload_s,
                 options.tail_s,
             )
-        device_start_s, send_s, _, arrival_s = equations.network_arrival(
+        device_start_s, send_s, _, arrival_s = self.network_arrivals()
+        edge_start_s = np.maximum(arrival_s, backlog.edge_free_at(arrival_s))
+        finish_s = equations.network_finish(
+            send_s, edge_start_s, options.tail_s, self.network.answer_s, options.local
+        )
+        return Timeline(device_start_s, send_s, edge_start_s, finish_s)
+
+    def network_arrivals(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Predicted instants of every option up to the edge, under `network`: see `equations.network_arrival`."""
+        device, options, backlog = self.task.device, self.options, self.backlog
+        return equations.network_arrival(
             self.ready_s,
             backlog.device_free_s[device],
             backlog.link_free_s[device],
@@ -77,11 +87,6 @@ class Observation:
             options.head_s,
             options.upload_s,
         )
-        edge_start_s = np.maximum(arrival_s, backlog.edge_free_at(arrival_s))
-        finish_s = equations.network_finish(
-            send_s, edge_start_s, options.tail_s, self.network.answer_s, options.local
-        )
-        return Timeline(device_start_s, send_s, edge_start_s, finish_s)
 
     @property
     def ready_s(self) -> float:

@@ -103,10 +103,14 @@ class EdgeJob:
 
 
 class EdgeQueue:
-    """The edge under `network`: first come first served by arrival at the edge, W workers, no expired work."""
+    """The edge under `network`: first come first served by arrival at the edge, W workers, no expired work.
 
-    def __init__(self, workers: int) -> None:
-        self._free_s = [_NEVER] * workers
+    `busy_until_s` holds the end of what workers compute already, if the queue does not start idle.
+    """
+
+    def __init__(self, workers: int, busy_until_s: Sequence[float] = ()) -> None:
+        self._free_s = [*busy_until_s, *[_NEVER] * (workers - len(busy_until_s))]
+        heapq.heapify(self._free_s)
         self._jobs: list[EdgeJob] = []
 
     def add(self, job: EdgeJob) -> None:
@@ -160,7 +164,7 @@ class NetworkState:
         return Observation(task, task.arrival_s, options, backlog, "network", self._system.network)
 
     def commit(self, observation: Observation, decision: Decision) -> None:
-        """See `State`. Work that has expired when its device could start it is not started."""
+        """See `State`. A head that could only start, or an upload that could only arrive, too late is not started."""
         task, options, network = observation.task, observation.options, self._system.network
         self._tasks.append(task)
         if decision.exit == 0:
@@ -187,6 +191,8 @@ class NetworkState:
         number = len(self._rows) - 1
         if options.local[row]:
             self._finish(number, None)
+            return
+        if not equations.on_time(arrival_s, task.deadline_s):
             return
         self._link_free_s[task.device] = sent_s
         tail_s = float(options.tail_s[row])

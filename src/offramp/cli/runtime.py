@@ -1,0 +1,253 @@
+"""`offramp edge`, `device` and `demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from offramp.cli.arguments import (
+    ArrivalProbability,
+    BudgetFactor,
+    Devices,
+    JsonFlag,
+    ScenarioFile,
+    Seed,
+    SlotLength,
+    errors,
+    print_json,
+    scenario_from,
+)
+from offramp.errors import MissingExtraError, OfframpError
+from offramp.policies import POLICIES
+from offramp.runtime.outcomes import End
+
+if TYPE_CHECKING:
+    from offramp.runtime.demo import DemoRun
+    from offramp.runtime.outcomes import TaskRecord
+
+DEFAULT_POLICY = "myopic"
+
+RuntimeBundle = Annotated[
+    Path | None, typer.Option("--bundle", help="Model bundle; without it the one that is shipped.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the data set; else OFFRAMP_DATA, the hub.")
+]
+PolicyName = Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy-file", help="A trained policy's file.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Plain text also off loopback.")]
+MaxSize = Annotated[int, typer.Option("--max-size", min=1, max=1000, help="Most inputs in one task.")]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+def edge(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 7077,
+    bundle: RuntimeBundle = None,
+    policy: PolicyName = DEFAULT_POLICY,
+    policy_file: PolicyFile = None,
+    scenario: Annotated[
+        Path | None, typer.Option("--scenario", help="What the policy may know of the tasks to come.")
+    ] = None,
+    seed: Seed = 0,
+    max_size: MaxSize = 32,
+    insecure: Insecure = False,
+    supervised: Supervised = False,
+) -> None:
+    """Serve devices: decide each of their tasks, and compute what they send."""
+    from offramp.runtime.edge_main import EdgeSettings, run_edge
+
+    run_edge(
+        EdgeSettings(host, port, bundle, policy, policy_file, scenario, seed, max_size, insecure, supervised)
+    )
+
+
+def device(
+    edge: Annotated[str, typer.Option("--edge", help="The edge, HOST:PORT.")],
+    id: Annotated[str, typer.Option("--id", help="Name of this device, one of a kind on its edge.")],
+    tasks: Annotated[int, typer.Option("--tasks", min=1, help="Tasks to play.")] = 100,
+    p: Annotated[float, typer.Option("--p", help="Probability that a slot brings this device a task.")] = 0.1
+    / 3,
+    k: Annotated[float, typer.Option("--k", help="Slots of budget for each input, > 0.")] = 3.0,
+    slot_s: SlotLength = None,
+    seed: Seed = 0,
+    data: Data = None,
+    bundle: RuntimeBundle = None,
+    slowdown: Annotated[
+        float, typer.Option("--slowdown", help="Stand for a device so many times slower than this machine.")
+    ] = 1.0,
+    rate: Annotated[str, typer.Option("--rate", help="Uplink's rate.")] = "1000kbit",
+    delay: Annotated[str, typer.Option("--delay", help="Uplink's one-way delay.")] = "0ms",
+    link_trace: Annotated[
+        Path | None, typer.Option("--link-trace", help="Recorded uplink (Mahimahi) in place of the rate.")
+    ] = None,
+    max_size: MaxSize = 32,
+    tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
+    insecure: Insecure = False,
+    supervised: Supervised = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Play a stream of tasks through an edge; ends with what became of them."""
+    import numpy as np
+
+    from offramp.runtime.device_main import DeviceSettings, run_device
+    from offramp.runtime.samples import samples_for
+
+    settings = DeviceSettings(
+        edge,
+        id,
+        bundle,
+        scenario_from(None, tasks=tasks, devices=1, p=p, k=k, slot_s=slot_s),
+        seed,
+        tasks_file,
+        slowdown,
+        rate,
+        delay,
+        link_trace,
+        max_size,
+        insecure,
+        supervised,
+    )
+    with _bar(silent=json_ or supervised) as progress:
+        bar = progress.add_task(f"device {id}", total=tasks)
+        summary = run_device(
+            settings,
+            lambda loaded: samples_for(loaded, data, np.random.default_rng(seed)),
+            lambda record: progress.advance(bar),
+        )
+    if json_:
+        print_json(summary)
+    elif not supervised:
+        Console().print(_counts_table(summary, f"device {id}"))
+
+
+def demo(
+    tasks: Annotated[int, typer.Option("--tasks", help="Tasks in the stream.")] = 100,
+    devices: Devices = None,
+    policy: PolicyName = DEFAULT_POLICY,
+    policy_file: PolicyFile = None,
+    data: Data = None,
+    scenario: ScenarioFile = None,
+    seed: Seed = 0,
+    p: ArrivalProbability = None,
+    k: BudgetFactor = None,
+    slot_s: SlotLength = None,
+    bundle: RuntimeBundle = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the picture and run.json.")
+    ] = Path("demo-output"),
+    json_: JsonFlag = False,
+) -> None:
+    """Run an edge and devices as real processes on this machine, and show what came of their tasks."""
+    import numpy as np
+
+    from offramp.model.bundle import load_bundle
+    from offramp.runtime.demo import DemoSettings, run_demo
+    from offramp.runtime.samples import samples_for
+
+    drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    loaded = load_bundle(bundle)
+    samples = samples_for(loaded, data, np.random.default_rng(seed))
+    if samples.labels is None:
+        errors.print(
+            f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data."
+        )
+    with _bar(silent=json_) as progress:
+        bar = progress.add_task("starting", total=drawn_from.tasks)
+
+        def show(doing: str, ended: int, record: TaskRecord | None) -> None:
+            progress.update(bar, description=doing, completed=ended)
+
+        run = run_demo(DemoSettings(drawn_from, bundle, policy, policy_file, seed), loaded, samples, show)
+    files = _write_run(run, output)
+    if json_:
+        print_json(run.summary | files)
+        return
+    console = Console()
+    console.print(
+        _counts_table(run.summary, f"{policy}, {drawn_from.tasks} tasks on {run.summary['devices']} devices")
+    )
+    console.print(_options_table(run))
+    for what, path in files.items():
+        console.print(f"{what}: {path}")
+
+
+def _bar(*, silent: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=silent,
+    )
+
+
+def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:
+    """Write run.json and the picture; what was written. A picture that cannot be drawn is only said."""
+    from offramp.runtime.picture import draw_run
+    from offramp.validation import write_atomically
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OfframpError(
+            "output", str(folder), f"cannot be made ({error.strerror})", "name another"
+        ) from None
+    written = {"run": str(folder / "run.json")}
+    write_atomically(folder / "run.json", json.dumps(run.to_dict(), allow_nan=False) + "\n")
+    title = f"{run.policy}: {run.summary['on_time']} of {run.summary['submitted']} on time"
+    try:
+        picture = draw_run(run.instance.tasks, run.records, run.instance.system.devices, title)
+    except MissingExtraError as error:
+        errors.print(f"No picture: {error}")
+        return written
+    write_atomically(folder / "run.svg", picture)
+    return written | {"picture": str(folder / "run.svg")}
+
+
+def _counts_table(summary: dict[str, object], title: str) -> Table:
+    table = Table(title=title)
+    for heading in ("submitted", *End, "mean gain", "accuracy", "expected", "finish"):
+        table.add_column(str(heading).replace("_", " "), justify="right")
+    table.add_row(
+        str(summary["submitted"]),
+        *(str(summary[str(end)]) for end in End),
+        _shown(summary["mean_gain"], "{:.3f}"),
+        _shown(summary["accuracy"], "{:.1%}"),
+        _shown(summary["expected_accuracy"], "{:.1%}"),
+        _against(summary),
+    )
+    return table
+
+
+def _against(summary: dict[str, object]) -> str:
+    """Predicted against measured duration, medians, and the median relative error."""
+    error = summary["prediction_error"]
+    measured_s, predicted_s = summary["median_duration_s"], summary["median_predicted_s"]
+    if not isinstance(error, dict) or not isinstance(measured_s, float) or not isinstance(predicted_s, float):
+        return "–"
+    return f"{1000 * measured_s:.0f} ms, predicted {1000 * predicted_s:.0f} ms, off by {error['median']:.1%}"
+
+
+def _options_table(run: DemoRun) -> Table:
+    from offramp.runtime.demo import counts_by_option
+
+    table = Table(title="where tasks were computed")
+    for heading in ("exit", "layers on the device", "of", "tasks", "on time"):
+        table.add_column(heading, justify="right")
+    for exit, cut, tasks, met in counts_by_option(run.records):
+        layers = run.instance.system.exits[exit - 1].layers
+        table.add_row(str(exit), str(cut), str(layers), str(tasks), str(met))
+    return table
+
+
+def _shown(value: object, form: str) -> str:
+    return "unknown" if value is None else form.format(value)

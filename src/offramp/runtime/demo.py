@@ -1,0 +1,263 @@
+"""The demo: an edge and its devices as real processes on this machine, over one drawn stream of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offramp.errors import OfframpError
+from offramp.instance import Instance, draw_instance
+from offramp.model.bundle import Bundle
+from offramp.policies import POLICIES
+from offramp.profile import ExitCoefficients
+from offramp.runtime.device_main import FROM_SUPERVISOR
+from offramp.runtime.outcomes import End, Instants, TaskRecord
+from offramp.runtime.summary import summarise
+from offramp.runtime.supervision import Child, ChildError
+from offramp.runtime.workload import PlannedTask, Samples, save_share
+from offramp.scenario import Scenario
+
+LEAD_S = 0.2
+"""From the last order to start until the stream's instant 0."""
+OVERTIME_S = 15.0
+"""How long after its last deadline a run is given up."""
+
+Progress = Callable[[str, int, TaskRecord | None], None]
+"""Told what is being done, how many tasks have ended, and the one that just has."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """What `offramp demo` is told."""
+
+    scenario: Scenario
+    bundle: Path | None
+    policy: str
+    policy_file: Path | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """What came of a demo: `records[n]` is what became of `instance.tasks[n]`."""
+
+    instance: Instance
+    records: tuple[TaskRecord, ...]
+    summary: dict[str, Any]
+    policy: str
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file `run.json`, format `offramp.run/1`."""
+        import json
+
+        tasks = [
+            {"device": task.device, **record.to_dict()}
+            for task, record in zip(self.instance.tasks, self.records, strict=True)
+        ]
+        return {
+            "format": "offramp.run/1",
+            "policy": self.policy,
+            "seed": self.seed,
+            "summary": self.summary,
+            "instance": json.loads(self.instance.to_json()),
+            "tasks": tasks,
+        }
+
+
+def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress: Progress) -> DemoRun:
+    """Draw the stream, run it, and end every process whatever happens.
+
+    Raises OfframpError for settings that cannot be used, KeyboardInterrupt if the user stops it.
+    """
+    if settings.policy not in POLICIES:
+        raise OfframpError(
+            "policy", settings.policy, f"one of {', '.join(sorted(POLICIES))}", "choose one of these"
+        )
+    if min(settings.scenario.slowdowns) < 1.0:
+        raise OfframpError(
+            "device_slowdown", min(settings.scenario.slowdowns), "must be >= 1", "this machine is no faster"
+        )
+    exits = bundle.coefficients()
+    tasks_rng, rows_rng = np.random.default_rng(settings.seed).spawn(2)
+    instance = draw_instance(settings.scenario, exits, tasks_rng)
+    with tempfile.TemporaryDirectory(prefix="offramp-demo-") as folder:
+        shares = _write_shares(Path(folder), instance, samples, rows_rng)
+        scenario_file = Path(folder) / "scenario.json"
+        scenario_file.write_text(settings.scenario.model_dump_json(), encoding="utf-8")
+        supervisor = _Supervisor(settings, instance, shares, scenario_file, progress)
+        records = asyncio.run(supervisor.run())
+    return DemoRun(
+        instance, records, _summary(instance, records, exits, samples), settings.policy, settings.seed
+    )
+
+
+def _write_shares(folder: Path, instance: Instance, samples: Samples, rng: np.random.Generator) -> list[Path]:
+    planned = [
+        PlannedTask(task.arrival_s, task.budget_s, rng.integers(len(samples), size=task.size))
+        for task in instance.tasks
+    ]
+    shares = []
+    for device in range(instance.system.devices):
+        shares.append(folder / f"device-{device}.npz")
+        own = [plan for plan, task in zip(planned, instance.tasks, strict=True) if task.device == device]
+        save_share(shares[-1], own, samples)
+    return shares
+
+
+def _summary(
+    instance: Instance,
+    records: Sequence[TaskRecord],
+    exits: Sequence[ExitCoefficients],
+    samples: Samples,
+) -> dict[str, Any]:
+    return summarise(records, [exit.accuracy for exit in exits]) | {
+        "devices": instance.system.devices,
+        "data": samples.source,
+    }
+
+
+class _Supervisor:
+    """Starts the processes, gives the common start, collects what they report, and ends them."""
+
+    def __init__(
+        self,
+        settings: DemoSettings,
+        instance: Instance,
+        shares: Sequence[Path],
+        scenario_file: Path,
+        progress: Progress,
+    ) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._shares = shares
+        self._scenario_file = scenario_file
+        self._progress = progress
+        self._records: dict[int, TaskRecord] = {}
+        self._children: list[Child] = []
+
+    async def run(self) -> tuple[TaskRecord, ...]:
+        loop = asyncio.get_running_loop()
+        this = asyncio.current_task()
+        assert this is not None
+        # SIGTERM must end the children as Ctrl-C does.
+        loop.add_signal_handler(signal.SIGTERM, this.cancel)
+        try:
+            await self._run()
+        except ChildError as error:
+            if error.status == 2:
+                raise OfframpError(error.words, "", "", "") from None
+            raise OfframpError("demo", error.words, f"a process ended with status {error.status}") from None
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            await asyncio.shield(self._end())
+        return tuple(
+            self._records.get(number, _lost(number, self._instance))
+            for number in range(len(self._instance.tasks))
+        )
+
+    async def _run(self) -> None:
+        self._progress("starting the edge and devices", 0, None)
+        edge, *devices = await asyncio.gather(
+            self._start("edge", self._edge_arguments()),
+            *(
+                self._start(f"device-{number}", self._device_arguments(number))
+                for number in range(self._instance.system.devices)
+            ),
+        )
+        port = (await edge.expect("ready"))["port"]
+        for device in devices:
+            await device.expect("loaded")
+        # One after the other: each measures its own speed, which must not be the speed of a crowd.
+        for device in devices:
+            device.order({"edge": f"127.0.0.1:{port}"})
+            await device.expect("ready")
+        start_s = time.monotonic() + LEAD_S
+        for device in devices:
+            device.order({"start_s": start_s})
+        self._progress("running", 0, None)
+        last_s = max(task.deadline_s for task in self._instance.tasks)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(
+                asyncio.gather(*(self._collect(number, device) for number, device in enumerate(devices))),
+                LEAD_S + last_s + OVERTIME_S,
+            )
+
+    async def _start(self, name: str, arguments: Sequence[str]) -> Child:
+        child = await Child.start(name, arguments)
+        self._children.append(child)
+        return child
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(child.stop() for child in self._children))
+
+    async def _collect(self, number: int, device: Child) -> None:
+        own = [n for n, task in enumerate(self._instance.tasks) if task.device == number]
+        while (event := await device.next()) is not None:
+            if event["event"] == "task":
+                record = TaskRecord.from_dict(event["record"])
+                self._records[own[record.sequence]] = record
+                self._progress("running", len(self._records), record)
+            elif event["event"] == "done":
+                return
+
+    def _edge_arguments(self) -> list[str]:
+        settings = self._settings
+        arguments = ["edge", "--port", "0", "--policy", settings.policy, "--seed", str(settings.seed)]
+        arguments += ["--scenario", str(self._scenario_file), "--max-size", str(self._max_size())]
+        if settings.policy_file is not None:
+            arguments += ["--policy-file", str(settings.policy_file)]
+        return arguments + self._bundle_arguments()
+
+    def _device_arguments(self, number: int) -> list[str]:
+        system, scenario = self._instance.system, self._settings.scenario
+        arguments = ["device", "--edge", FROM_SUPERVISOR, "--id", f"device-{number}"]
+        arguments += ["--tasks-file", str(self._shares[number]), "--max-size", str(self._max_size())]
+        arguments += ["--slowdown", repr(system.device_slowdown[number])]
+        arguments += ["--rate", f"{8 * system.bandwidth_bytes_per_s[number]:f}bit"]
+        arguments += ["--delay", f"{scenario.network.link_delay_s:f}s"]
+        return arguments + self._bundle_arguments()
+
+    def _bundle_arguments(self) -> list[str]:
+        return [] if self._settings.bundle is None else ["--bundle", str(self._settings.bundle)]
+
+    def _max_size(self) -> int:
+        return max(task.size for task in self._instance.tasks)
+
+
+def _lost(number: int, instance: Instance) -> TaskRecord:
+    """What is said of a task whose device ended without a word about it."""
+    task = instance.tasks[number]
+    return TaskRecord(
+        number,
+        task.arrival_s,
+        task.size,
+        task.budget_s,
+        End.FAILED,
+        "device-lost",
+        0,
+        0,
+        False,
+        None,
+        Instants(),
+        None,
+        None,
+        0.0,
+    )
+
+
+def counts_by_option(records: Sequence[TaskRecord]) -> Iterator[tuple[int, int, int, int]]:
+    """(exit, cut, tasks answered, of these on time), ascending."""
+    options = sorted({(record.exit, record.cut) for record in records if record.answered})
+    for exit, cut in options:
+        chosen = [r for r in records if r.answered and (r.exit, r.cut) == (exit, cut)]
+        yield exit, cut, len(chosen), sum(record.end is End.ON_TIME for record in chosen)

@@ -1,0 +1,367 @@
+"""The device on the network: plays a stream of tasks through `DeviceCore`, computes, uploads and listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from offramp.errors import OfframpError
+from offramp.model.tensors import Array
+from offramp.options import Gain
+from offramp.runtime import device_core
+from offramp.runtime.device_core import DeviceCore
+from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
+from offramp.runtime.link import Link
+from offramp.runtime.outcomes import Instants, TaskRecord
+from offramp.runtime.own import OwnSystem
+from offramp.runtime.processor import Executor, Processor
+from offramp.runtime.protocol import (
+    VERSION,
+    Answer,
+    Closing,
+    Hello,
+    Pong,
+    ProtocolError,
+    Refused,
+    ToDevice,
+    ToUploader,
+    Upload,
+    Verdict,
+    Welcome,
+    array_of,
+    encode,
+    fits,
+    wires_of,
+)
+from offramp.runtime.workload import PlannedTask, Samples
+from offramp.task import Task
+
+FIRST_CONTACT_S = 5.0
+"""How long a device looks for its edge before it says that there is none."""
+BACKOFF_S = (0.1, 1.0)
+"""First and longest pause between attempts to reach the edge again."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the device is, and which model it has."""
+
+    device: str
+    epoch: int
+    model_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the edge is, and the largest frame that the model can need."""
+
+    address: str
+    max_frame_bytes: int
+
+
+class DeviceAgent:
+    """One device: `connect`, then `play`, then `close`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        endpoint: Endpoint,
+        executor: Executor,
+        processor: Processor,
+        own: OwnSystem,
+        link: Link,
+        samples: Samples,
+        clock: Callable[[], float],
+        on_end: Callable[[TaskRecord], None],
+    ) -> None:
+        self.core = DeviceCore(own)
+        self._identity = identity
+        self._endpoint = endpoint
+        self._executor = executor
+        self._processor = processor
+        self._own = own
+        self._link = link
+        self._samples = samples
+        self._clock = clock
+        self._on_end = on_end
+        self._session: Session | None = None
+        self._tensors: dict[int, Mapping[str, Array]] = {}
+        self._inputs: dict[int, Samples] = {}
+        self._logits: dict[int, Array] = {}
+        self._origin_s = 0.0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="device-compute")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._check: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._connection: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Reach the edge. Raises OfframpError if there is none or it does not take this device."""
+        opened = asyncio.get_running_loop().create_future()
+        self._connection = asyncio.ensure_future(self._stay_connected(opened))
+        try:
+            await asyncio.wait_for(asyncio.shield(opened), FIRST_CONTACT_S)
+        except TimeoutError:
+            raise OfframpError(
+                "edge", self._endpoint.address, "no edge answers there", "start one with offramp edge"
+            ) from None
+
+    async def play(self, plan: Iterable[PlannedTask], start_s: float) -> None:
+        """Take the planned tasks on when they arrive, and wait until every one of them has ended.
+
+        `stop` ends it early: no more tasks are taken on, those in flight are finished.
+        """
+        self._origin_s = start_s
+        for sequence, planned in enumerate(plan):
+            await self._until(start_s + planned.arrival_s)
+            if self._stopping.is_set():
+                break
+            self._submit(sequence, planned, start_s)
+        while not self.core.idle:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def stop(self) -> None:
+        """Take no more tasks on."""
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Say goodbye and end everything that runs. Tasks that are still in flight end as failed."""
+        self._closing = True
+        self.core.abandon(self._clock())
+        self.core.bye()
+        self._act()
+        self._processor.stop()
+        if self._session is not None:
+            self._session.finish()
+        if self._connection is not None:
+            _, pending = await asyncio.wait({self._connection}, timeout=1.0)
+            for task in (*pending, *self._tasks):
+                task.cancel()
+            await asyncio.gather(self._connection, *self._tasks, return_exceptions=True)
+        if self._check is not None:
+            self._check.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _until(self, instant_s: float) -> None:
+        left_s = instant_s - self._clock()
+        if left_s > 0:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), left_s)
+            except TimeoutError:
+                return
+
+    def _submit(self, sequence: int, planned: PlannedTask, start_s: float) -> None:
+        taken = self._samples.take(planned.rows)
+        self._inputs[sequence] = taken
+        task = Task(start_s + planned.arrival_s, planned.size, planned.budget_s, 0)
+        self.core.submit(sequence, task, self._clock())
+        self._act()
+
+    async def _stay_connected(self, opened: asyncio.Future[None]) -> None:
+        pause_s = BACKOFF_S[0]
+        while not self._closing:
+            session = Session(
+                self._endpoint.address,
+                self._hello(),
+                Handlers(
+                    lambda welcome: self._opened(welcome, session, opened),  # noqa: B023 - runs below
+                    self._control,
+                    self._answered,
+                    self._silent,
+                ),
+                self._clock,
+                max_frame_bytes=self._endpoint.max_frame_bytes,
+                opening_s=FIRST_CONTACT_S,
+            )
+            try:
+                await session.run()
+            except SessionRefusedError as error:
+                if not opened.done():
+                    opened.set_exception(error.as_input_error())
+                    return
+                _LOG.warning("the edge refuses this device: %s", error.as_input_error())
+            except SessionEndedError as error:
+                _LOG.info("no session: %s", error)
+            if self._session is session:
+                pause_s = BACKOFF_S[0]
+                self._session = None
+                self.core.edge_lost(self._clock())
+                self._act()
+            # Devices that lose their edge together must not come back together.
+            if not self._closing:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, BACKOFF_S[1])
+
+    def _hello(self) -> Hello:
+        return Hello(
+            VERSION,
+            self._identity.device,
+            self._identity.epoch,
+            self._identity.model_sha256,
+            self._own.slowdown,
+            self._link.bandwidth_bytes_per_s,
+            self._link.delay_s,
+        )
+
+    def _opened(self, welcome: Welcome, session: Session, opened: asyncio.Future[None]) -> None:
+        self._session = session
+        self._own.use_gain(Gain(welcome.accuracy_weight, welcome.accuracy_slope))
+        self.core.edge_up(self._clock())
+        self._act()
+        if not opened.done():
+            opened.set_result(None)
+
+    def _silent(self, silent: bool) -> None:
+        if silent:
+            self.core.edge_silent(self._clock())
+            self._act()
+        elif self._session is not None and not self.core.edge.trusted:
+            self.core.edge_up(self._clock())
+
+    def _control(self, message: ToDevice) -> None:
+        match message:
+            case Verdict():
+                self.core.verdict(message, self._clock())
+                self._act()
+            case Closing():
+                self.core.edge_closing()
+            case Welcome() | Refused() | Pong():
+                raise ProtocolError("out of turn")
+
+    def _answered(self, message: ToUploader) -> None:
+        now_s = self._clock()
+        if isinstance(message, Answer):
+            inputs = self._inputs.get(message.sequence)
+            exit = self.core.uploaded_exit(message.sequence)
+            if inputs is not None and exit is not None:
+                last = self._executor.layers(exit)
+                spec = self._executor.boundary(exit, last)[0]
+                size = len(inputs)
+                self._logits[message.sequence] = array_of(message.logits, spec, size)
+            self.core.answer(message, now_s)
+        else:
+            self.core.declined(message, now_s)
+        self._act()
+
+    def _act(self) -> None:
+        for action in self.core.take():
+            match action:
+                case device_core.Say(message):
+                    if self._session is not None:
+                        self._session.say(message)
+                case device_core.Compute():
+                    self._spawn(self._compute(action))
+                case device_core.Carry():
+                    self._carry(action)
+                case device_core.Finished(record):
+                    self._finish(record)
+        self._schedule_check()
+        self._changed.set()
+
+    async def _compute(self, action: device_core.Compute) -> None:
+        loop = asyncio.get_running_loop()
+        sequence = action.sequence
+        given = self._tensors.get(sequence) if action.start else self._inputs[sequence].inputs
+        assert given is not None
+        failed, took_s = False, 0.0
+        try:
+            made, took_s = await loop.run_in_executor(
+                self._pool, self._processor.run, action.exit, action.start, action.stop, given
+            )
+        except Exception:  # noqa: BLE001 - whatever the runtime library raises, this task alone has failed
+            _LOG.exception("task %d failed on the device", sequence)
+            failed = True
+        else:
+            if sequence in self._inputs:
+                self._tensors[sequence] = made
+        self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
+        self._act()
+
+    def _carry(self, action: device_core.Carry) -> None:
+        now_s = self._clock()
+        wires = wires_of(self._tensors[action.sequence])
+        upload = Upload(action.sequence, action.exit, action.cut, action.size, 0.0, wires)
+        crossed_s = self._link.carry(now_s, len(encode(upload)))
+        there_s = crossed_s + self._link.delay_s
+        frame = encode(msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s)))
+        self.core.link_busy(crossed_s)
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(0.0, crossed_s - now_s), self._carried, action.sequence)
+        loop.call_later(max(0.0, there_s - now_s), self._send_frame, frame)
+
+    def _carried(self, sequence: int) -> None:
+        self.core.carried(sequence, self._clock())
+        self._act()
+
+    def _send_frame(self, frame: bytes) -> None:
+        if self._session is not None:
+            self._session.send_frame(frame)
+
+    def _finish(self, record: TaskRecord) -> None:
+        sequence = record.sequence
+        inputs = self._inputs.pop(sequence)
+        tensors = self._tensors.pop(sequence, None)
+        logits = self._logits.pop(sequence, None)
+        if record.answered:
+            if logits is None and tensors is not None:
+                logits = next(iter(tensors.values()))
+            assert logits is not None
+            record = _judged(record, logits, inputs.labels)
+        self._on_end(_counted_from(record, self._origin_s))
+
+    def _schedule_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        due_s = self.core.next_check_s()
+        if math.isfinite(due_s):
+            delay_s = max(0.0, due_s - self._clock())
+            self._check = asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        self.core.tick(self._clock())
+        self._act()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _judged(record: TaskRecord, logits: Array, labels: npt.NDArray[np.int64] | None) -> TaskRecord:
+    classes = np.argmax(logits.reshape(len(logits), -1), axis=1)
+    correct = None if labels is None else int(np.count_nonzero(classes == labels))
+    return replace(record, labels=tuple(int(label) for label in classes), correct=correct)
+
+
+def _counted_from(record: TaskRecord, origin_s: float) -> TaskRecord:
+    """The record with its instants counted from the start of the stream."""
+
+    def since(instant_s: float | None) -> float | None:
+        return None if instant_s is None else instant_s - origin_s
+
+    def moved(instants: Instants) -> Instants:
+        return Instants(*(since(instant_s) for instant_s in instants.as_tuple()))
+
+    return replace(
+        record,
+        arrival_s=record.arrival_s - origin_s,
+        link_start_s=since(record.link_start_s),
+        sent_s=since(record.sent_s),
+        predicted=None if record.predicted is None else moved(record.predicted),
+        measured=moved(record.measured),
+    )

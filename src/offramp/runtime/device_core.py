@@ -1,0 +1,498 @@
+"""The device as a state machine: tasks, messages and instants in, actions out. No input or output, no clock.
+
+A task is announced, decided by the edge, computed up to its cut, uploaded and answered. Whenever the edge cannot
+answer in time, as far as the device can tell, the device finishes the task itself at the best exit that still
+fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+
+from offramp.equations import on_time
+from offramp.options import OptionTable
+from offramp.policies import choose
+from offramp.runtime.outcomes import End, Instants, Ledger, TaskRecord
+from offramp.runtime.own import OwnSystem
+from offramp.runtime.protocol import (
+    Announce,
+    Answer,
+    Bye,
+    Declined,
+    Message,
+    Refusal,
+    Verdict,
+    Withdraw,
+    fits,
+)
+from offramp.task import DROP, Decision, Task
+
+PATIENCE = 0.2
+"""Share of a budget that a device waits for a verdict before it decides alone."""
+LEAST_PATIENCE_S = 0.03
+OVERDUE = 0.25
+"""How far beyond its predicted duration an answer is overdue, as a share of that duration."""
+LEAST_OVERDUE_S = 0.02
+LAST_CALL_S = 3.0
+"""How long after its deadline a device still waits for an answer that only counts as late."""
+
+
+class Stage(Enum):
+    """Where a task is on its way."""
+
+    DECIDING = auto()
+    QUEUED = auto()
+    COMPUTING = auto()
+    LINK = auto()
+    UPLOADING = auto()
+    AWAITING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send a control message."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run layers start+1..stop of an exit for a task; then call `DeviceCore.computed`.
+
+    With `start` > 0 the input is what the device kept at that cut. `stop` = l gives the answer.
+    """
+
+    sequence: int
+    exit: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Upload what crosses at the cut; call `link_busy` with when it will have crossed, then `carried`."""
+
+    sequence: int
+    exit: int
+    cut: int
+    size: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A task has ended."""
+
+    record: TaskRecord
+
+
+Action = Say | Compute | Carry | Finished
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A task on its way; instants on the device's clock."""
+
+    sequence: int
+    task: Task
+    options: OptionTable
+    stage: Stage = Stage.DECIDING
+    decision: Decision = DROP
+    start: int = 0  # layers of the exit that need not be run again
+    head_s: float = 0.0
+    upload_s: float = 0.0
+    local: bool = False  # nothing more is expected of the edge
+    fallback: bool = False
+    kept: Decision | None = None  # exit and cut of the tensors at hand
+    announced_s: float = math.nan
+    check_s: float = math.inf
+    predicted: Instants | None = None
+    device_start_s: float | None = None
+    send_s: float | None = None
+    link_start_s: float | None = None
+    sent_s: float | None = None
+    edge_start_s: float | None = None
+
+
+@dataclass(slots=True)
+class EdgeView:
+    """What the device believes of its edge."""
+
+    connected: bool = False
+    trusted: bool = False
+    closing: bool = False
+    verdicts: int = 0
+    round_trip_s: float = 0.0
+
+
+class DeviceCore:
+    """All tasks of one device. Every method takes the present instant and leaves actions in `take`.
+
+    Without `fallback` it never decides alone, as the timing model `network` has it.
+    """
+
+    def __init__(self, own: OwnSystem, *, fallback: bool = True) -> None:
+        self._fallback = fallback
+        self.ledger = Ledger()
+        self.edge = EdgeView()
+        self._own = own
+        self._jobs: dict[int, Job] = {}
+        self._heads: deque[Job] = deque()
+        self._uploads: deque[Job] = deque()
+        self._computing: Job | None = None
+        self._compute_start_s = 0.0
+        self._uploading: Job | None = None
+        self._link_until_s = -math.inf
+        self._actions: list[Action] = []
+
+    def take(self) -> list[Action]:
+        """The actions since the last call, in order."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    @property
+    def idle(self) -> bool:
+        """Whether every task has ended and the processor is free."""
+        return not self._jobs and self._computing is None
+
+    def size_of(self, sequence: int) -> int:
+        """Inputs of a task that is in flight."""
+        return self._jobs[sequence].task.size
+
+    def submit(self, sequence: int, task: Task, now_s: float) -> None:
+        """Take a task on."""
+        self.ledger.accept(sequence)
+        job = Job(sequence, task, self._own.options(task.size))
+        self._jobs[sequence] = job
+        if not self.edge.trusted or self.edge.closing:
+            if not self._finish_alone(job, now_s):
+                self._end(job, End.REJECTED, "no-edge", now_s)
+            return
+        device_free_s, link_free_s = self._backlog(now_s)
+        job.announced_s = now_s
+        job.check_s = now_s + max(LEAST_PATIENCE_S, PATIENCE * task.budget_s)
+        self._say(
+            Announce(
+                sequence,
+                task.size,
+                task.budget_s,
+                fits(task.deadline_s - now_s),
+                self.edge.verdicts,
+                device_free_s - now_s,
+                link_free_s - now_s,
+                self._own.slowdown,
+                self._own.bandwidth_bytes_per_s,
+                self.edge.round_trip_s,
+            )
+        )
+
+    def _backlog(self, now_s: float) -> tuple[float, float]:
+        """When the device could start another head, and its link another upload after it, if nothing changes."""
+        device_s, link_s = now_s, now_s
+        if self._uploading is not None:
+            link_s = max(link_s, self._link_until_s)
+        for job in self._uploads:
+            link_s = self._link_after(job, now_s, link_s)
+        if self._computing is not None:
+            device_s = max(now_s, self._compute_start_s + self._computing.head_s)
+            link_s = self._link_after(self._computing, device_s, link_s)
+        for job in self._heads:
+            device_s += job.head_s
+            link_s = self._link_after(job, device_s, link_s)
+        return device_s, link_s
+
+    def _link_after(self, job: Job, send_s: float, link_s: float) -> float:
+        """When the link is free of a task that reaches it at `send_s`."""
+        sent_s = max(send_s, link_s) + job.upload_s
+        return link_s if job.local or self._hopeless(job, sent_s) else sent_s
+
+    def _hopeless(self, job: Job, sent_s: float) -> bool:
+        """Whether an upload that has crossed at `sent_s` reaches the edge when it is too late to start there."""
+        return not on_time(sent_s + self._own.link_delay_s, job.task.deadline_s)
+
+    def verdict(self, verdict: Verdict, now_s: float) -> None:
+        """The edge has decided a task."""
+        self.edge.verdicts += 1
+        job = self._jobs.get(verdict.sequence)
+        if job is None or job.stage is not Stage.DECIDING:
+            return
+        self.edge.round_trip_s = now_s - job.announced_s
+        if verdict.exit == 0:
+            reason = verdict.reason or Refusal.POLICY
+            # What the policy turns away stays away; an edge that cannot take it leaves it to the device.
+            if reason is Refusal.POLICY or not self._finish_alone(job, now_s):
+                self._end(job, End.REJECTED, str(reason), now_s)
+            return
+        arrival_s = job.task.arrival_s
+        job.decision = Decision(verdict.exit, verdict.cut)
+        try:
+            row = job.options.index(verdict.exit, verdict.cut)
+        except ValueError:
+            self._end(job, End.FAILED, "no-such-option", now_s)
+            return
+        job.head_s = float(job.options.head_s[row])
+        job.upload_s = float(job.options.upload_s[row])
+        job.local = bool(job.options.local[row])
+        job.predicted = Instants(
+            arrival_s + verdict.device_start_s,
+            arrival_s + verdict.send_s,
+            None if job.local else arrival_s + verdict.edge_start_s,
+            arrival_s + verdict.finish_s,
+        )
+        self._queue(job, now_s)
+
+    def _queue(self, job: Job, now_s: float) -> None:
+        job.stage, job.check_s = Stage.QUEUED, math.inf
+        self._heads.append(job)
+        self._next_head(now_s)
+
+    def _next_head(self, now_s: float) -> None:
+        while self._computing is None and self._heads:
+            job = self._heads.popleft()
+            if not on_time(now_s, job.task.deadline_s):
+                if not job.local:
+                    self._say(Withdraw(job.sequence))
+                self._end(job, End.EXPIRED, "device-queue", now_s)
+                continue
+            if job.device_start_s is None:
+                job.device_start_s = now_s
+            job.stage = Stage.COMPUTING
+            self._computing, self._compute_start_s = job, now_s
+            self._actions.append(Compute(job.sequence, job.decision.exit, job.start, job.decision.cut))
+
+    def computed(self, sequence: int, now_s: float, *, measured_s: float, failed: bool = False) -> None:
+        """The processor is done with a `Compute`, which took `measured_s`."""
+        job = self._computing
+        assert job is not None
+        assert job.sequence == sequence
+        self._computing = None
+        if not failed:
+            self._own.computed(job.head_s, measured_s)
+        if sequence in self._jobs:
+            if failed:
+                self._end(job, End.FAILED, "compute", now_s)
+            else:
+                self._head_done(job, now_s)
+        self._next_head(now_s)
+
+    def _head_done(self, job: Job, now_s: float) -> None:
+        job.send_s = now_s
+        job.kept = job.decision
+        if job.local:
+            self._answered(job, now_s)
+        elif not self.edge.trusted and self._finish_alone(job, now_s):
+            pass
+        elif not self.edge.connected:
+            self._end(job, End.FAILED, "edge-lost", now_s)
+        else:
+            job.stage = Stage.LINK
+            self._uploads.append(job)
+            self._next_upload(now_s)
+
+    def _next_upload(self, now_s: float) -> None:
+        while self._uploading is None and self._uploads:
+            job = self._uploads.popleft()
+            if self._hopeless(job, now_s + job.upload_s):
+                if not self._finish_alone(job, now_s):
+                    self._say(Withdraw(job.sequence))
+                    self._end(job, End.EXPIRED, "link", now_s)
+                continue
+            job.stage, job.link_start_s = Stage.UPLOADING, now_s
+            self._uploading = job
+            exit, cut = job.decision.exit, job.decision.cut
+            self._actions.append(Carry(job.sequence, exit, cut, job.task.size, job.task.deadline_s))
+
+    def link_busy(self, until_s: float) -> None:
+        """The present upload will have crossed at `until_s`."""
+        self._link_until_s = until_s
+
+    def carried(self, sequence: int, now_s: float) -> None:
+        """The present upload has left the device."""
+        job = self._uploading
+        assert job is not None
+        assert job.sequence == sequence
+        self._uploading = None
+        if sequence in self._jobs and job.stage is Stage.UPLOADING:
+            job.stage, job.sent_s = Stage.AWAITING, now_s
+            job.check_s = self._overdue_s(job)
+        self._next_upload(now_s)
+
+    def _overdue_s(self, job: Job) -> float:
+        assert job.predicted is not None
+        assert job.predicted.finish_s is not None
+        expected_s = job.predicted.finish_s
+        spare_s = max(LEAST_OVERDUE_S, OVERDUE * (expected_s - job.task.arrival_s))
+        return min(expected_s + spare_s, max(job.task.deadline_s, expected_s))
+
+    def uploaded_exit(self, sequence: int) -> int | None:
+        """The exit whose logits an answer for this task holds; None if none is awaited."""
+        job = self._jobs.get(sequence)
+        return None if job is None or job.sent_s is None or job.kept is None else job.kept.exit
+
+    def answer(self, answer: Answer, now_s: float) -> bool:
+        """The edge has answered; whether the task still wanted it. A late one is counted, not delivered twice."""
+        job = self._jobs.get(answer.sequence)
+        if job is None or job.sent_s is None:
+            self.ledger.late_answers += 1
+            return False
+        if job.fallback:
+            # The edge has come first after all.
+            job.decision = job.kept or job.decision
+            job.fallback = False
+            if job in self._heads:
+                self._heads.remove(job)
+        job.edge_start_s = now_s - answer.computed_s
+        self._answered(job, now_s)
+        return True
+
+    def declined(self, declined: Declined, now_s: float) -> None:
+        """The edge does not compute an upload."""
+        job = self._jobs.get(declined.sequence)
+        if job is None or job.fallback:
+            return
+        if declined.reason is Refusal.EXPIRED:
+            self._end(job, End.EXPIRED, "edge-queue", now_s)
+        elif not self._finish_alone(job, now_s):
+            self._end(job, End.FAILED, str(declined.reason), now_s)
+
+    def _finish_alone(self, job: Job, now_s: float) -> bool:
+        """Plan the task on the device from here on, at the best exit that still fits; False if none does."""
+        if job.stage is Stage.COMPUTING or not self._fallback:
+            return False
+        free_s, _ = self._backlog(now_s)
+        options = job.options
+        takes_s = options.head_s.copy()
+        if job.kept is not None:
+            # What the device has at the cut need not be computed again.
+            done = options.index(job.kept.exit, job.kept.cut)
+            takes_s[options.exit == job.kept.exit] -= options.head_s[done]
+        finish_s = free_s + takes_s
+        allowed = options.local & np.asarray(on_time(finish_s, job.task.deadline_s))
+        decision = choose(options, allowed, finish_s)
+        if decision.exit == 0:
+            return False
+        row = options.index(decision.exit, decision.cut)
+        self._leave_queues(job)
+        same = job.kept is not None and job.kept.exit == decision.exit
+        job.start = job.kept.cut if same and job.kept is not None else 0
+        if job.decision.exit and not job.local:
+            self._say(Withdraw(job.sequence))
+        job.decision, job.head_s, job.upload_s = decision, float(takes_s[row]), 0.0
+        job.local = job.fallback = True
+        if job.predicted is None:
+            job.predicted = Instants(free_s, float(finish_s[row]), None, float(finish_s[row]))
+        self._queue(job, now_s)
+        return True
+
+    def _leave_queues(self, job: Job) -> None:
+        for waiting in (self._heads, self._uploads):
+            if job in waiting:
+                waiting.remove(job)
+
+    def edge_up(self, now_s: float) -> None:
+        """A session is open, or the edge gives signs of life again."""
+        if not self.edge.connected:
+            self.edge = EdgeView(connected=True)
+        self.edge.trusted = True
+
+    def edge_silent(self, now_s: float) -> None:
+        """The edge gives no sign of life: plan without it, but take its answers if they come."""
+        if self.edge.trusted:
+            self.edge.trusted = False
+            self._plan_alone(now_s)
+
+    def edge_closing(self) -> None:
+        """The edge takes no new tasks: decide alone, but wait for what it has taken."""
+        self.edge.closing = True
+
+    def edge_lost(self, now_s: float) -> None:
+        """The session is over: what cannot be finished alone has failed."""
+        self.edge = EdgeView()
+        self._plan_alone(now_s)
+        for job in list(self._jobs.values()):
+            if not job.local and job.stage is not Stage.COMPUTING:
+                decided = job.stage is not Stage.DECIDING
+                self._leave_queues(job)
+                end = End.FAILED if decided else End.REJECTED
+                self._end(job, end, "edge-lost" if decided else "no-edge", now_s)
+
+    def _plan_alone(self, now_s: float) -> None:
+        remote = [job for job in self._jobs.values() if not job.local]
+        # Those that wait for the processor already give their place up first: each is planned behind the last.
+        for job in remote:
+            if job in self._heads:
+                self._heads.remove(job)
+        for job in sorted(remote, key=lambda each: each.task.deadline_s):
+            if not self._finish_alone(job, now_s) and job.stage is Stage.QUEUED:
+                self._heads.append(job)
+        self._next_head(now_s)
+
+    def tick(self, now_s: float) -> None:
+        """Call this at `next_check_s`, or later: give up waiting where that is due."""
+        for job in [job for job in self._jobs.values() if job.check_s <= now_s]:
+            deadline_s = job.task.deadline_s
+            deciding = job.stage is Stage.DECIDING
+            if self._finish_alone(job, now_s):
+                if deciding:
+                    self._say(Withdraw(job.sequence))
+            elif deciding and now_s > deadline_s:
+                self._say(Withdraw(job.sequence))
+                self._end(job, End.EXPIRED, "no-verdict", now_s)
+            elif now_s >= deadline_s + LAST_CALL_S:
+                self._end(job, End.FAILED, "no-answer", now_s)
+            elif deciding:
+                job.check_s = math.nextafter(deadline_s, math.inf)
+            else:
+                job.check_s = deadline_s + LAST_CALL_S
+
+    def next_check_s(self) -> float:
+        """When `tick` is due; infinity if it is not."""
+        return min((job.check_s for job in self._jobs.values()), default=math.inf)
+
+    def bye(self) -> None:
+        """Say goodbye to the edge."""
+        self._say(Bye())
+
+    def abandon(self, now_s: float) -> None:
+        """End every task that is still open: the device stops at once."""
+        for job in list(self._jobs.values()):
+            self._leave_queues(job)
+            self._end(job, End.FAILED, "stopped", now_s)
+
+    def _answered(self, job: Job, now_s: float) -> None:
+        end = End.ON_TIME if on_time(now_s, job.task.deadline_s) else End.LATE
+        self._end(job, end, "", now_s)
+
+    def _end(self, job: Job, end: End, reason: str, now_s: float) -> None:
+        del self._jobs[job.sequence]
+        self.ledger.close(job.sequence, end)
+        answered = end in (End.ON_TIME, End.LATE)
+        gain = 0.0
+        if end is End.ON_TIME:
+            gain = float(job.options.gain[job.options.index(job.decision.exit, job.decision.cut)])
+        record = TaskRecord(
+            job.sequence,
+            job.task.arrival_s,
+            job.task.size,
+            job.task.budget_s,
+            end,
+            reason,
+            job.decision.exit,
+            job.decision.cut,
+            job.fallback,
+            job.predicted,
+            Instants(job.device_start_s, job.send_s, job.edge_start_s, now_s if answered else None),
+            job.link_start_s,
+            job.sent_s,
+            gain,
+        )
+        self._actions.append(Finished(record))
+
+    def _say(self, message: Message) -> None:
+        if self.edge.connected:
+            self._actions.append(Say(message))

@@ -1,0 +1,157 @@
+"""A device as a process: from its settings to its summary."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offramp.errors import OfframpError
+from offramp.runtime.device_agent import DeviceAgent, Endpoint, Identity
+from offramp.runtime.edge_main import cap_of, load_executor
+from offramp.runtime.link import make_link
+from offramp.runtime.outcomes import TaskRecord
+from offramp.runtime.own import OwnSystem
+from offramp.runtime.processor import Processor, calibrate
+from offramp.runtime.summary import summarise
+from offramp.runtime.supervision import Orders, emit
+from offramp.runtime.transport import check_exposure, split_address
+from offramp.runtime.workload import PlannedTask, Samples, load_share, own_stream
+from offramp.scenario import Scenario
+
+if TYPE_CHECKING:
+    from offramp.model.bundle import Bundle
+
+FROM_SUPERVISOR = "supervisor"
+"""In place of an edge's address: the supervisor gives it as an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """What `offramp device` is told. `share` replaces the stream that `scenario` and `seed` describe."""
+
+    edge: str
+    device: str
+    bundle: Path | None
+    scenario: Scenario
+    seed: int
+    share: Path | None
+    slowdown: float
+    rate: str
+    delay: str
+    link_trace: Path | None
+    max_size: int
+    insecure: bool
+    supervised: bool
+
+
+LoadSamples = Callable[["Bundle"], Samples]
+
+
+def run_device(
+    settings: DeviceSettings, load_samples: LoadSamples, on_end: Callable[[TaskRecord], None]
+) -> dict[str, Any]:
+    """Play the stream against the edge; the summary. Raises OfframpError for settings that cannot be used."""
+    if not settings.slowdown >= 1.0:
+        raise OfframpError(
+            "slowdown", settings.slowdown, "must be >= 1", "a device cannot be faster than its machine"
+        )
+    if settings.edge != FROM_SUPERVISOR:
+        check_exposure("edge", split_address("edge", settings.edge)[0], settings.insecure)
+    link = make_link(settings.rate, settings.delay, settings.link_trace, time.monotonic())
+    from offramp.model.bundle import load_bundle
+
+    bundle = load_bundle(settings.bundle)
+    exits = bundle.coefficients()
+    plan: Iterable[PlannedTask]
+    if settings.share is not None:
+        plan, samples = load_share(settings.share)
+    else:
+        samples = load_samples(bundle)
+        plan = own_stream(settings.scenario, len(samples), settings.seed)
+    executor = load_executor(bundle)
+    records: list[TaskRecord] = []
+
+    def ended(record: TaskRecord) -> None:
+        records.append(record)
+        if settings.supervised:
+            emit({"event": "task", "record": record.to_dict()})
+        else:
+            on_end(record)
+
+    async def main() -> None:
+        stop, listen = asyncio.Event(), Orders(on_end=lambda: stop.set())
+        if settings.supervised:
+            await listen.start()
+            emit({"event": "loaded"})
+        address = settings.edge
+        if address == FROM_SUPERVISOR:
+            address = str((await listen.next())["edge"])
+        own = OwnSystem(
+            exits, settings.slowdown * calibrate(executor, exits), link.bandwidth_bytes_per_s, link.delay_s
+        )
+        processor = Processor(executor, settings.slowdown)
+        agent = DeviceAgent(
+            Identity(settings.device, time.time_ns() // 1_000_000, bundle.model.sha256),
+            Endpoint(address, cap_of(bundle, settings.max_size)),
+            executor,
+            processor,
+            own,
+            link,
+            samples,
+            time.monotonic,
+            ended,
+        )
+        try:
+            await agent.connect()
+            await _play(settings, agent, plan, listen, stop)
+        finally:
+            await agent.close()
+            listen.stop()
+
+    asyncio.run(main())
+    summary = summarise(records, [exit.accuracy for exit in exits])
+    if settings.supervised:
+        emit({"event": "done", "summary": summary})
+    return summary
+
+
+async def _play(
+    settings: DeviceSettings,
+    agent: DeviceAgent,
+    plan: Iterable[PlannedTask],
+    orders: Orders,
+    stop: asyncio.Event,
+) -> None:
+    loop = asyncio.get_running_loop()
+    abort = asyncio.Event()
+
+    def on_signal() -> None:
+        (abort if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    start_s = time.monotonic()
+    if settings.supervised:
+        emit({"event": "ready", "device": settings.device})
+        start_s = float((await orders.next())["start_s"])
+    else:
+        print(f"device {settings.device} on edge {settings.edge}; Ctrl-C drains", file=sys.stderr)
+    playing = asyncio.ensure_future(agent.play(plan, start_s))
+    stopped = asyncio.ensure_future(stop.wait())
+    aborted = asyncio.ensure_future(abort.wait())
+    await asyncio.wait({playing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not playing.done():
+        agent.stop()
+        await asyncio.wait({playing, aborted}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopped, aborted):
+        task.cancel()
+    if playing.done():
+        playing.result()
+    else:
+        playing.cancel()

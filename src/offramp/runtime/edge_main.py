@@ -1,0 +1,166 @@
+"""An edge as a process: from its settings to its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offramp.errors import OfframpError
+from offramp.options import Gain, NetworkTerms, System
+from offramp.policies import POLICIES, Context, Policy, make_policy
+from offramp.policies.greedy import Myopic
+from offramp.runtime.edge_core import EdgeCore, Limits
+from offramp.runtime.edge_server import EdgeServer
+from offramp.runtime.forecast import Forecast
+from offramp.runtime.processor import Processor, calibrate
+from offramp.runtime.protocol import largest_frame
+from offramp.runtime.supervision import Orders, emit
+from offramp.runtime.transport import check_exposure
+from offramp.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    from offramp.model.bundle import Bundle
+    from offramp.model.executor import ChainExecutor
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """What `offramp edge` is told. `scenario` is what the policy may know of the tasks to come."""
+
+    host: str
+    port: int
+    bundle: Path | None
+    policy: str
+    policy_file: Path | None
+    scenario: Path | None
+    seed: int
+    max_size: int
+    insecure: bool
+    supervised: bool
+
+
+def cap_of(bundle: Bundle, max_size: int) -> int:
+    """The largest frame that tasks of up to `max_size` inputs need at any cut of the model."""
+    return largest_frame([cut for exit in bundle.model.exits for cut in exit.cuts], max_size)
+
+
+def load_executor(bundle: Bundle) -> ChainExecutor:
+    """All exits of a bundle, one thread."""
+    from offramp.model.executor import ChainExecutor
+
+    return ChainExecutor(bundle.model, threads=1)
+
+
+def run_edge(settings: EdgeSettings) -> None:
+    """Serve until SIGINT or SIGTERM, then drain. Raises OfframpError for settings that cannot be used."""
+    check_exposure("host", settings.host, settings.insecure)
+    if settings.policy not in POLICIES:
+        raise OfframpError(
+            "policy", settings.policy, f"one of {', '.join(sorted(POLICIES))}", "choose one of these"
+        )
+    from offramp.model.bundle import load_bundle
+
+    scenario = None if settings.scenario is None else load_scenario(settings.scenario)
+    bundle = load_bundle(settings.bundle)
+    exits = bundle.coefficients()
+    executor = load_executor(bundle)
+    forecast = Forecast(
+        exits,
+        scenario.gain if scenario else Gain(),
+        dataclasses.replace(scenario.network if scenario else NetworkTerms(), edge_workers=1),
+        edge_factor=calibrate(executor, exits),
+    )
+    core = EdgeCore(
+        forecast,
+        executor.boundary,
+        model_sha256=bundle.model.sha256,
+        policy_name=settings.policy,
+        interim=Myopic(),
+        limits=Limits(max_size=settings.max_size),
+    )
+    asyncio.run(_serve(settings, core, executor, cap_of(bundle, settings.max_size), scenario))
+
+
+def policy_maker(settings: EdgeSettings, scenario: Scenario | None) -> _PolicyMaker:
+    """Makes the settings' policy for whatever devices are connected."""
+    return _PolicyMaker(settings.policy, settings.policy_file, scenario, settings.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyMaker:
+    name: str
+    policy_file: Path | None
+    scenario: Scenario | None
+    seed: int
+
+    def __call__(self, system: System, version: int) -> Policy:
+        rng = np.random.default_rng([self.seed, version])
+        scenario = None if self.scenario is None else _fitted(self.scenario, system)
+        return make_policy(self.name, Context(system, "network", scenario, rng, self.policy_file))
+
+
+def _fitted(scenario: Scenario, system: System) -> Scenario:
+    """The scenario with the devices that are really there."""
+    there = {
+        "devices": system.devices,
+        "device_slowdown": system.device_slowdown,
+        "bandwidth_bytes_per_s": system.bandwidth_bytes_per_s,
+    }
+    return Scenario.model_validate(scenario.model_dump() | there)
+
+
+async def _serve(
+    settings: EdgeSettings, core: EdgeCore, executor: ChainExecutor, cap: int, scenario: Scenario | None
+) -> None:
+    stop = asyncio.Event()
+    abort = asyncio.Event()
+
+    def on_signal() -> None:
+        (abort if stop.is_set() else stop).set()
+
+    def on_orphaned() -> None:
+        stop.set()
+        abort.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    server = EdgeServer(
+        core,
+        Processor(executor),
+        policy_maker(settings, scenario),
+        time.monotonic,
+        layers=executor.layers,
+        max_frame_bytes=cap,
+    )
+    port = await server.start(settings.host, settings.port)
+    orders = Orders(on_orphaned)
+    try:
+        if settings.supervised:
+            await orders.start()
+            emit({"event": "ready", "port": port})
+        else:
+            print(
+                f"edge on {settings.host}:{port}, policy {settings.policy}; Ctrl-C drains",
+                file=sys.stderr,
+                flush=True,
+            )
+        await stop.wait()
+        drained = asyncio.ensure_future(server.drain())
+        aborted = asyncio.ensure_future(abort.wait())
+        await asyncio.wait({drained, aborted}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (drained, aborted):
+            task.cancel()
+        if settings.supervised:
+            emit({"event": "done", **core.counts.to_dict()})
+    finally:
+        orders.stop()
+        await server.stop()

@@ -1,0 +1,285 @@
+"""The edge on the network: feeds `EdgeCore` with what comes in, and does what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+
+from offramp.errors import OfframpError
+from offramp.options import System
+from offramp.policies import Policy
+from offramp.runtime import edge_core
+from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.processor import Processor
+from offramp.runtime.protocol import (
+    CONTROL_BYTES,
+    Attach,
+    Hello,
+    Message,
+    ProtocolError,
+    Refusal,
+    Refused,
+    decode_from_device,
+    decode_from_uploader,
+    encode,
+)
+from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, server_options
+
+TICK_S = 0.25
+OPENING_S = 2.0
+"""How long a new stream may take to say who it is."""
+OUTBOX = 1024
+"""Messages that may wait for a device that does not read; then it is cut off."""
+_LOG = logging.getLogger(__name__)
+
+MakePolicy = Callable[[System, int], Policy]
+
+
+@dataclass(slots=True, eq=False)
+class Streams:
+    """What a session's streams are to send; None ends the stream."""
+
+    control: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
+    tensors: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
+    readers: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+class EdgeServer:
+    """One edge. `start`, then `drain`, then `stop`."""
+
+    def __init__(
+        self,
+        core: EdgeCore,
+        processor: Processor,
+        make_policy: MakePolicy,
+        clock: Callable[[], float],
+        *,
+        layers: Callable[[int], int],
+        max_frame_bytes: int,
+        workers: int = 1,
+    ) -> None:
+        self._core = core
+        self._processor = processor
+        self._make_policy = make_policy
+        self._clock = clock
+        self._layers = layers
+        self._streams: dict[bytes, Streams] = {}
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
+        self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
+        self._server = grpc.aio.server(options=server_options(max_frame_bytes))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; gives the port. Raises OfframpError if that cannot be done."""
+        handlers = {
+            CONTROL: grpc.stream_stream_rpc_method_handler(self._control),
+            TENSORS: grpc.stream_stream_rpc_method_handler(self._tensors),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        try:
+            bound: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            raise OfframpError(
+                "port", port, f"cannot be listened on at {host}", "choose a free one with --port"
+            )
+        await self._server.start()
+        self._spawn(self._tick())
+        return bound
+
+    async def drain(self) -> None:
+        """Take no new tasks, and finish those that are decided."""
+        self._core.drain()
+        self._act()
+        while not self._core.idle:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def stop(self) -> None:
+        """End all streams and wait for the threads."""
+        for task in list(self._tasks):
+            task.cancel()
+        for streams in self._streams.values():
+            for queue in (streams.control, streams.tensors):
+                _end(queue)
+        await self._server.stop(grace=0.5)
+        self._processor.stop()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._policy_pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _control(self, _: Any, context: Any) -> None:
+        token: bytes | None = None
+        try:
+            frame = await asyncio.wait_for(context.read(), OPENING_S)
+            opened = self._open(frame)
+            if isinstance(opened, Refused):
+                _LOG.warning("session refused: %s %s", opened.reason, opened.value)
+                await context.write(encode(opened))
+                return
+            token = opened
+            streams = self._streams[token] = Streams()
+            self._act()
+            await _both(self._read_control(context, token), _write(context, streams.control), streams)
+        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+            pass
+        except ProtocolError as error:
+            _LOG.warning("control stream closed: %s", error)
+            await _last_word(context, Refused(Refusal.PROTOCOL, str(error)[:200], "a valid message", ""))
+        finally:
+            if token is not None:
+                self._core.gone(token, self._clock())
+                _end(self._streams.pop(token).tensors)
+                self._act()
+
+    def _open(self, frame: Any) -> bytes | Refused:
+        if not isinstance(frame, bytes):
+            raise ProtocolError("the stream ended before a hello")
+        hello = decode_from_device(_small(frame))
+        if not isinstance(hello, Hello):
+            raise ProtocolError("the first message must be a hello")
+        return self._core.hello(hello, self._clock())
+
+    async def _read_control(self, context: Any, token: bytes) -> None:
+        while isinstance(frame := await context.read(), bytes):
+            self._core.control(token, decode_from_device(_small(frame)), self._clock())
+            self._act()
+
+    async def _tensors(self, _: Any, context: Any) -> None:
+        try:
+            frame = await asyncio.wait_for(context.read(), OPENING_S)
+            message = decode_from_uploader(frame) if isinstance(frame, bytes) else None
+            if not isinstance(message, Attach):
+                raise ProtocolError("the first message must attach to a session")
+            streams = self._streams.get(message.session)
+            if streams is None:
+                raise ProtocolError("no such session")
+            await _both(
+                self._read_tensors(context, message.session), _write(context, streams.tensors), streams
+            )
+        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+            pass
+        except ProtocolError as error:
+            _LOG.warning("stream of tensors closed: %s", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:200])
+
+    async def _read_tensors(self, context: Any, token: bytes) -> None:
+        while isinstance(frame := await context.read(), bytes):
+            message = decode_from_uploader(frame)
+            if isinstance(message, Attach):
+                raise ProtocolError("attached already")
+            self._core.upload(token, message, self._clock())
+            self._act()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._core.tick(self._clock())
+            self._act()
+
+    def _act(self) -> None:
+        for action in self._core.take():
+            match action:
+                case edge_core.Say(session, message):
+                    self._put(session, message, to_tensors=False)
+                case edge_core.Reply(session, message):
+                    self._put(session, message, to_tensors=True)
+                case edge_core.Run():
+                    self._spawn(self._run(action))
+                case edge_core.Remake(version, system):
+                    self._spawn(self._remake(version, system))
+                case edge_core.Hang(session):
+                    self._hang(session)
+        if self._core.idle:
+            self._idle.set()
+
+    def _put(self, session: bytes, message: Message, *, to_tensors: bool) -> None:
+        streams = self._streams.get(session)
+        if streams is None:
+            return
+        try:
+            (streams.tensors if to_tensors else streams.control).put_nowait(encode(message))
+        except asyncio.QueueFull:
+            _LOG.warning("a device does not read what it is sent: cut off")
+            self._hang(session)
+
+    def _hang(self, session: bytes) -> None:
+        streams = self._streams.get(session)
+        if streams is not None:
+            for reader in streams.readers:
+                reader.cancel()
+
+    async def _run(self, action: edge_core.Run) -> None:
+        work = action.work
+        loop = asyncio.get_running_loop()
+        last = self._layers(work.exit)
+        try:
+            made, computed_s = await loop.run_in_executor(
+                self._pool, self._processor.run, work.exit, work.cut, last, action.tensors
+            )
+            answer = next(iter(made.items()))
+        except Exception:  # noqa: BLE001 - whatever the runtime library raises, this task alone has failed
+            _LOG.exception("task %d failed on the edge", work.sequence)
+            answer, computed_s = None, 0.0
+        self._core.computed(work, answer, self._clock(), computed_s)
+        self._act()
+
+    async def _remake(self, version: int, system: System) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            policy = await loop.run_in_executor(self._policy_pool, self._make_policy, system, version)
+        except OfframpError as error:
+            _LOG.error("the policy cannot be made for these devices, the interim one decides: %s", error)
+            return
+        self._core.policy_made(version, policy)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _small(frame: bytes) -> bytes:
+    if len(frame) > CONTROL_BYTES:
+        raise ProtocolError(f"control message of {len(frame)} bytes: at most {CONTROL_BYTES}")
+    return frame
+
+
+async def _write(context: Any, outbox: asyncio.Queue[bytes | None]) -> None:
+    while (frame := await outbox.get()) is not None:
+        await context.write(frame)
+
+
+async def _both(reader: Awaitable[None], writer: Awaitable[None], streams: Streams) -> None:
+    """Read and write until either ends; what it raised is raised."""
+    tasks = {asyncio.ensure_future(reader), asyncio.ensure_future(writer)}
+    streams.readers |= tasks
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+    finally:
+        streams.readers -= tasks
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _last_word(context: Any, message: Message) -> None:
+    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        await context.write(encode(message))
+
+
+def _end(outbox: asyncio.Queue[bytes | None]) -> None:
+    while outbox.full():
+        outbox.get_nowait()
+    outbox.put_nowait(None)

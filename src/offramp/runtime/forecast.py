@@ -1,0 +1,210 @@
+"""What the edge knows of the devices and of itself, as the `network` timing model that every policy decides on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from offramp import equations
+from offramp.observation import Backlog, Observation
+from offramp.options import Gain, NetworkTerms, System
+from offramp.profile import ExitCoefficients
+from offramp.runtime.protocol import Announce, Hello
+from offramp.state import EdgeQueue
+from offramp.task import Decision, Task
+
+SMOOTHING = 0.1
+"""Weight of a new measurement in a running mean."""
+TOLERATED_DRIFT = 0.05
+"""Relative error of a speed at which predictions take up the measured one."""
+
+
+@dataclass(slots=True)
+class RunningSpeed:
+    """A factor on predicted durations that follows what is measured, but not every wobble of it."""
+
+    factor: float
+    _mean: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._mean = self.factor
+
+    def measured(self, predicted_s: float, measured_s: float) -> bool:
+        """Take in a duration that `factor` = 1 predicts as `predicted_s`; whether `factor` has changed."""
+        if predicted_s <= 0 or measured_s <= 0:
+            return False
+        # One stall of the machine must not look like a slow processor.
+        ratio = min(max(measured_s / predicted_s, self._mean / 3), self._mean * 3)
+        self._mean += SMOOTHING * (ratio - self._mean)
+        if abs(self._mean - self.factor) <= TOLERATED_DRIFT * self.factor:
+            return False
+        self.factor = self._mean
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A decision that the device has not yet counted into what it reports of itself."""
+
+    verdict: int
+    ready_s: float
+    head_s: float
+    upload_s: float
+    local: bool
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class Peer:
+    """A connected device as the edge sees it; instants on the edge's clock."""
+
+    name: str
+    slowdown: float
+    bandwidth_bytes_per_s: float
+    link_delay_s: float
+    decision_s: float
+    device_free_s: float = -np.inf
+    link_free_s: float = -np.inf
+    verdicts: int = 0
+    unconfirmed: deque[Placed] = field(default_factory=deque)
+
+    def report(self, announce: Announce, now_s: float) -> None:
+        """Take the device's word for how far behind it is, then add the decisions that it has not seen."""
+        self.slowdown = announce.slowdown
+        self.bandwidth_bytes_per_s = announce.bandwidth_bytes_per_s
+        if announce.round_trip_s > 0:
+            self.decision_s += SMOOTHING * (announce.round_trip_s - self.decision_s)
+        while self.unconfirmed and self.unconfirmed[0].verdict < announce.decided:
+            self.unconfirmed.popleft()
+        # What it says of itself was true when it was sent, about half a round trip ago.
+        sent_s = now_s - self.decision_s / 2
+        self.device_free_s = sent_s + announce.device_free_in_s
+        self.link_free_s = sent_s + announce.link_free_in_s
+        for placed in self.unconfirmed:
+            self._occupy(placed)
+
+    def place(self, observation: Observation, row: int) -> None:
+        """Count a decision in, until the device reports it."""
+        options = observation.options
+        placed = Placed(
+            self.verdicts,
+            observation.ready_s,
+            float(options.head_s[row]),
+            float(options.upload_s[row]),
+            bool(options.local[row]),
+            observation.task.deadline_s,
+        )
+        self.unconfirmed.append(placed)
+        self._occupy(placed)
+
+    def _occupy(self, placed: Placed) -> None:
+        _, send_s, sent_s, arrival_s = equations.network_arrival(
+            placed.ready_s,
+            self.device_free_s,
+            self.link_free_s,
+            self.link_delay_s,
+            np.asarray(placed.head_s),
+            np.asarray(placed.upload_s),
+        )
+        self.device_free_s = float(send_s)
+        if not placed.local and equations.on_time(float(arrival_s), placed.deadline_s):
+            self.link_free_s = float(sent_s)
+
+
+class Forecast:
+    """The connected devices and the edge's speed as a `System`, and observations for the policy."""
+
+    def __init__(
+        self,
+        exits: Sequence[ExitCoefficients],
+        gain: Gain,
+        network: NetworkTerms,
+        edge_factor: float = 1.0,
+    ) -> None:
+        self._exits = tuple(exits)
+        self._gain = gain
+        self._network = network
+        self._edge = RunningSpeed(edge_factor)
+        self._peers: dict[str, Peer] = {}
+        self._system: System | None = None
+
+    @property
+    def gain(self) -> Gain:
+        """Parameters of Eq. 1."""
+        return self._gain
+
+    def join(self, hello: Hello) -> Peer:
+        """A device connects."""
+        self._system = None
+        peer = Peer(
+            hello.device,
+            hello.slowdown,
+            hello.bandwidth_bytes_per_s,
+            hello.link_delay_s,
+            self._network.decision_s,
+        )
+        self._peers[hello.device] = peer
+        return peer
+
+    def leave(self, name: str) -> None:
+        """A device is gone."""
+        self._system = None
+        del self._peers[name]
+
+    @property
+    def system(self) -> System | None:
+        """The devices in the order in which they joined, and the edge; None while there is no device."""
+        if not self._peers:
+            return None
+        peers = self._peers.values()
+        slowdowns = tuple(peer.slowdown for peer in peers)
+        bandwidths = tuple(peer.bandwidth_bytes_per_s for peer in peers)
+        known = self._system
+        if known is None or known.device_slowdown != slowdowns or known.bandwidth_bytes_per_s != bandwidths:
+            factor = self._edge.factor
+            exits = tuple(dataclasses.replace(exit, edge_s=exit.edge_s * factor) for exit in self._exits)
+            self._system = System(exits, slowdowns, bandwidths, self._gain, self._network)
+        return self._system
+
+    def observe(self, peer: Peer, announce: Announce, queue: EdgeQueue, now_s: float) -> Observation:
+        """What the policy may see of a task that `peer` announces now, which the edge's `queue` awaits."""
+        peer.report(announce, now_s)
+        system = self.system
+        assert system is not None
+        index = list(self._peers).index(peer.name)
+        # So was what is left of the budget.
+        deadline_s = now_s + announce.remaining_s - peer.decision_s / 2
+        task = Task(deadline_s - announce.budget_s, announce.size, announce.budget_s, index)
+        peers = self._peers.values()
+        backlog = Backlog(
+            np.array([each.device_free_s for each in peers]),
+            np.array([each.link_free_s for each in peers]),
+            *queue.forecast(),
+        )
+        network = dataclasses.replace(
+            self._network, decision_s=peer.decision_s, link_delay_s=peer.link_delay_s
+        )
+        options = system.options(index, announce.size)
+        return Observation(task, now_s, options, backlog, "network", network)
+
+    def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
+        """Count in what the policy chose. ValueError if it is none of the options."""
+        peer.place(observation, observation.options.index(decision.exit, decision.cut))
+
+    def computed(self, predicted_s: float, measured_s: float) -> None:
+        """The edge has computed what an edge of factor 1 computes in `predicted_s`."""
+        if self._edge.measured(predicted_s, measured_s):
+            self._system = None
+
+    @property
+    def edge_factor(self) -> float:
+        """How much slower than its profile the edge computes at present."""
+        return self._edge.factor
+
+    def tail_s(self, exit: int, cut: int, size: int) -> float:
+        """Seconds that an edge of factor 1 takes for the layers behind a cut."""
+        return float(equations.tail_durations(equations.linear(self._exits[exit - 1].edge_s, size))[cut])

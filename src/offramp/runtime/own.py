@@ -1,0 +1,56 @@
+"""What a device knows of itself: its speed, its link and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offramp.options import Gain, NetworkTerms, OptionTable, System
+from offramp.profile import ExitCoefficients
+from offramp.runtime.forecast import RunningSpeed
+
+
+class OwnSystem:
+    """One device as a `System`, which follows the speed that is measured."""
+
+    def __init__(
+        self,
+        exits: Sequence[ExitCoefficients],
+        slowdown: float,
+        bandwidth_bytes_per_s: float,
+        link_delay_s: float = 0.0,
+    ) -> None:
+        self._exits = tuple(exits)
+        self._speed = RunningSpeed(slowdown)
+        self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
+        self.link_delay_s = link_delay_s
+        self._gain = Gain()
+        self._system = self._build()
+
+    def _build(self) -> System:
+        return System(
+            self._exits,
+            (self._speed.factor,),
+            (self.bandwidth_bytes_per_s,),
+            self._gain,
+            NetworkTerms(decision_s=0.0, answer_s=0.0),
+        )
+
+    @property
+    def slowdown(self) -> float:
+        """Factor on the profile's device times, as measured."""
+        return self._speed.factor
+
+    def options(self, size: int) -> OptionTable:
+        """The choices for a task of `size` inputs."""
+        return self._system.options(0, size)
+
+    def use_gain(self, gain: Gain) -> None:
+        """Count gain as the edge does."""
+        if gain != self._gain:
+            self._gain = gain
+            self._system = self._build()
+
+    def computed(self, predicted_s: float, measured_s: float) -> None:
+        """A computation that was predicted to take `predicted_s` at the present slowdown has been measured."""
+        if predicted_s > 0 and self._speed.measured(predicted_s / self._speed.factor, measured_s):
+            self._system = self._build()

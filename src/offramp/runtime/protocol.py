@@ -1,0 +1,304 @@
+"""What travels between a device and its edge, as typed values, and its bytes. No input or output here.
+
+Every message is a msgpack array with a tag; unknown tags, missing or extra fields, numbers out of range, NaN and
+infinities are refused when it is decoded. Tensors travel as raw little-endian bytes with their declared type and
+shape, which `arrays_of` holds against the model before anything is made of them.
+
+Clocks are not compared: a device says how much of a budget is left, never what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from offramp.model.tensors import Array, TensorSpec
+
+VERSION = 1
+MAX_TENSORS = 16
+FRAME_OVERHEAD_BYTES = 4096
+"""More than everything in a frame beside the tensors' own bytes."""
+CONTROL_BYTES = 16 * 1024
+"""Cap on a control message."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+Number = Annotated[int, Meta(ge=0, le=2**53)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Choice = Annotated[int, Meta(ge=0, le=1000)]
+Seconds = Annotated[float, Meta(ge=0, le=1e7)]
+Signed = Annotated[float, Meta(ge=-1e7, le=1e7)]
+Rate = Annotated[float, Meta(gt=0, le=1e15)]
+Weight = Annotated[float, Meta(ge=0, le=1e6)]
+Factor = Annotated[float, Meta(gt=0, le=1e6)]
+Token = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Text = Annotated[str, Meta(max_length=400)]
+
+
+class Refusal(StrEnum):
+    """Why the edge does not do what was asked."""
+
+    POLICY = "policy"  # no option is worth it, says the policy
+    EXPIRED = "expired"  # the deadline passed before the edge could start
+    OVERLOADED = "overloaded"  # the edge's queue is full
+    DRAINING = "draining"  # the edge is stopping
+    TOO_LARGE = "too-large"  # more inputs than the edge takes in one task
+    UNKNOWN_TASK = "unknown-task"  # no such task is expected from this device, or not with this exit and cut
+    BAD_TENSORS = "bad-tensors"  # not what the model declares at this cut
+    INTERNAL = "internal"  # the edge's own mistake
+    # A session is refused for these:
+    VERSION = "version"
+    MODEL = "model"
+    ID_IN_USE = "id-in-use"
+    FULL = "full"
+    PROTOCOL = "protocol"
+
+
+class Message(Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of all messages."""
+
+
+class WireTensor(Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A tensor as it crosses: numpy's dtype name, its shape, its elements in C order, little-endian."""
+
+    name: Annotated[str, Meta(max_length=256)]
+    dtype: Annotated[str, Meta(max_length=16)]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**40)], ...], Meta(max_length=8)]
+    data: memoryview
+
+
+# Device to edge, control -------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True):
+    """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts."""
+
+    version: int
+    device: Name
+    epoch: Number
+    model_sha256: Annotated[str, Meta(min_length=64, max_length=64)]
+    slowdown: Factor
+    bandwidth_bytes_per_s: Rate
+    link_delay_s: Seconds
+
+
+class Announce(Message, frozen=True):
+    """A task has arrived, and how far behind its device and link are, not counting undecided tasks.
+
+    `decided` is how many verdicts of the session the device has taken in: the edge adds what later ones cost.
+    `round_trip_s` is what the last decision took, 0 if there was none.
+    """
+
+    sequence: Number
+    size: Count
+    budget_s: Seconds
+    remaining_s: Signed
+    decided: Number
+    device_free_in_s: Seconds
+    link_free_in_s: Seconds
+    slowdown: Factor
+    bandwidth_bytes_per_s: Rate
+    round_trip_s: Seconds
+
+
+class Withdraw(Message, frozen=True):
+    """A decided task will not reach the edge, or its answer is no longer wanted."""
+
+    sequence: Number
+
+
+class Ping(Message, frozen=True):
+    """Asks for a sign of life."""
+
+    number: Number
+
+
+class Bye(Message, frozen=True):
+    """The device is done; it has no task in flight."""
+
+
+# Edge to device, control -------------------------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True):
+    """The session is open; `session` binds the stream of tensors to it. The weights are those of Eq. 1."""
+
+    version: int
+    session: Token
+    policy: Text
+    accuracy_weight: Weight
+    accuracy_slope: Weight
+
+
+class Refused(Message, frozen=True):
+    """The session is not opened, or is closed."""
+
+    reason: Refusal
+    value: Text
+    allowed: Text
+    remedy: Text
+
+
+class Verdict(Message, frozen=True):
+    """The decision on a task; exit 0 turns it away for `reason`. Predicted instants count from its arrival."""
+
+    sequence: Number
+    exit: Choice
+    cut: Choice
+    reason: Refusal | None
+    device_start_s: Signed
+    send_s: Signed
+    edge_start_s: Signed
+    finish_s: Signed
+
+
+class Pong(Message, frozen=True):
+    """Answers a `Ping`."""
+
+    number: Number
+
+
+class Closing(Message, frozen=True):
+    """The edge takes no new tasks; it finishes those that it has decided."""
+
+
+# The stream of tensors ---------------------------------------------------------------------------------------
+
+
+class Attach(Message, frozen=True):
+    """First message of the stream."""
+
+    session: Token
+
+
+class Upload(Message, frozen=True):
+    """What crosses at the cut of a decided task, with what is left of its budget as it reaches the edge."""
+
+    sequence: Number
+    exit: Choice
+    cut: Choice
+    size: Count
+    remaining_s: Signed
+    tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
+
+
+class Answer(Message, frozen=True):
+    """The logits of a task, and the seconds that it waited and took on the edge."""
+
+    sequence: Number
+    logits: WireTensor
+    waited_s: Seconds
+    computed_s: Seconds
+
+
+class Declined(Message, frozen=True):
+    """The edge does not compute an upload."""
+
+    sequence: Number
+    reason: Refusal
+
+
+FromDevice = Hello | Announce | Withdraw | Ping | Bye
+ToDevice = Welcome | Refused | Verdict | Pong | Closing
+FromUploader = Attach | Upload
+ToUploader = Answer | Declined
+
+_Kind = TypeVar("_Kind")
+_encoder = msgspec.msgpack.Encoder()
+_from_device: msgspec.msgpack.Decoder[FromDevice] = msgspec.msgpack.Decoder(FromDevice)
+_to_device: msgspec.msgpack.Decoder[ToDevice] = msgspec.msgpack.Decoder(ToDevice)
+_from_uploader: msgspec.msgpack.Decoder[FromUploader] = msgspec.msgpack.Decoder(FromUploader)
+_to_uploader: msgspec.msgpack.Decoder[ToUploader] = msgspec.msgpack.Decoder(ToUploader)
+
+
+class ProtocolError(Exception):
+    """Bytes that are no message of this protocol, or a message out of turn."""
+
+
+def encode(message: Message) -> bytes:
+    """A message's bytes."""
+    return _encoder.encode(message)
+
+
+def decode_from_device(frame: bytes) -> FromDevice:
+    """A control message of a device. Raises ProtocolError."""
+    return _decode(_from_device, frame)
+
+
+def decode_to_device(frame: bytes) -> ToDevice:
+    """A control message of an edge. Raises ProtocolError."""
+    return _decode(_to_device, frame)
+
+
+def decode_from_uploader(frame: bytes) -> FromUploader:
+    """A message of a device's stream of tensors. Raises ProtocolError."""
+    return _decode(_from_uploader, frame)
+
+
+def decode_to_uploader(frame: bytes) -> ToUploader:
+    """A message of an edge on the stream of tensors. Raises ProtocolError."""
+    return _decode(_to_uploader, frame)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Kind], frame: bytes) -> _Kind:
+    # A frame nested thousands of levels deep makes the decoder recurse: Python says so with RecursionError.
+    try:
+        return decoder.decode(frame)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ProtocolError(str(error)) from None
+
+
+def wire_of(name: str, array: Array) -> WireTensor:
+    """An array as it crosses. Copies only what is not contiguous."""
+    flat = np.ascontiguousarray(array)
+    if sys.byteorder == "big":
+        flat = flat.astype(flat.dtype.newbyteorder("<"))
+    return WireTensor(name, array.dtype.name, array.shape, flat.reshape(-1).view(np.uint8).data)
+
+
+def wires_of(tensors: Mapping[str, Array]) -> tuple[WireTensor, ...]:
+    """Arrays as they cross, by name."""
+    return tuple(wire_of(name, array) for name, array in tensors.items())
+
+
+def arrays_of(wires: Sequence[WireTensor], specs: Sequence[TensorSpec], size: int) -> dict[str, Array]:
+    """Arrays on the frame's own memory, if they are exactly what `specs` declares for `size` inputs.
+
+    Raises ProtocolError naming the tensor. Non-finite numbers are refused as well: one would spoil an answer
+    without a sign.
+    """
+    if len(wires) != len(specs) or {wire.name for wire in wires} != {spec.name for spec in specs}:
+        raise ProtocolError(f"tensors {sorted(w.name for w in wires)}: must be {[s.name for s in specs]}")
+    by_name = {wire.name: wire for wire in wires}
+    return {spec.name: array_of(by_name[spec.name], spec, size) for spec in specs}
+
+
+def array_of(wire: WireTensor, spec: TensorSpec, size: int) -> Array:
+    """One array on the frame's own memory. Raises ProtocolError as `arrays_of` does."""
+    shape = spec.shape_at(size)
+    if wire.dtype != spec.dtype or wire.shape != shape:
+        raise ProtocolError(f"{wire.name} is {wire.dtype} {wire.shape}: must be {spec.dtype} {shape}")
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    if wire.data.nbytes != math.prod(shape) * dtype.itemsize:
+        raise ProtocolError(f"{wire.name} has {wire.data.nbytes} bytes: must be {math.prod(shape)} elements")
+    array: Array = np.frombuffer(wire.data, dtype=dtype).reshape(shape)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ProtocolError(f"{wire.name} holds NaN or infinity: must be finite")
+    return array if sys.byteorder == "little" else array.astype(dtype.newbyteorder("="))
+
+
+def largest_frame(specs: Sequence[Sequence[TensorSpec]], size: int) -> int:
+    """Bytes that a frame with any one of these sets of tensors may take at most, for `size` inputs."""
+    largest = max((sum(spec.bytes_per_input for spec in cut) for cut in specs), default=0)
+    return size * largest + FRAME_OVERHEAD_BYTES
+
+
+def fits(value: Any) -> float:
+    """A duration as messages hold it: clipped into their range."""
+    return min(max(float(value), -1e7), 1e7)

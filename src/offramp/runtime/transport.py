@@ -1,0 +1,83 @@
+"""gRPC as both sides use it: addresses, settings, and what an error on a stream means."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import grpc.aio
+
+from offramp.errors import OfframpError
+from offramp.runtime.protocol import CONTROL_BYTES
+
+SERVICE = "offramp.Edge"
+CONTROL = "Control"
+TENSORS = "Tensors"
+
+Options = list[tuple[str, Any]]
+
+_PINGS: Options = [
+    # A hung peer is noticed within these; the other side must not count our pings as abuse.
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.http2.ping_timeout_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
+    ("grpc.http2.max_ping_strikes", 0),
+    # A compressed frame could be a bomb: without this filter it arrives as it is, and is no message.
+    ("grpc.per_message_decompression", 0),
+    ("grpc.per_message_compression", 0),
+]
+
+
+def server_options(max_frame_bytes: int) -> Options:
+    """For an edge whose frames take at most so many bytes."""
+    return [
+        *_PINGS,
+        ("grpc.so_reuseport", 0),  # a second edge on the same port is a mistake, not a helper
+        ("grpc.max_receive_message_length", max(max_frame_bytes, CONTROL_BYTES)),
+        ("grpc.max_send_message_length", -1),
+    ]
+
+
+def channel_options(max_frame_bytes: int) -> Options:
+    """For a device. Every channel is a connection of its own."""
+    return [
+        *_PINGS,
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", max(max_frame_bytes, CONTROL_BYTES)),
+        ("grpc.max_send_message_length", -1),
+    ]
+
+
+def open_channel(address: str, max_frame_bytes: int) -> grpc.aio.Channel:
+    """One connection to an edge, without encryption."""
+    return grpc.aio.insecure_channel(address, options=channel_options(max_frame_bytes))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(field: str, host: str, insecure: bool) -> None:
+    """Plain text may leave this machine only if that was said. Raises OfframpError."""
+    if not is_loopback(host) and not insecure:
+        raise OfframpError(
+            field, host, "off loopback needs mutual TLS", "give --certs DIR, or say --insecure to go without"
+        )
+
+
+def split_address(field: str, address: str) -> tuple[str, int]:
+    """HOST:PORT in its two parts. Raises OfframpError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise OfframpError(field, address, "HOST:PORT with a port in 1..65535", "write it as 127.0.0.1:7077")
+    return host, int(port)

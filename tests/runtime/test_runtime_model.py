@@ -1,0 +1,98 @@
+"""The runtime's state machines do what the timing model `network` says, whatever is decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import instances
+from world import World
+
+from offramp.instance import Instance
+from offramp.observation import Observation
+from offramp.options import System
+from offramp.policies.greedy import Myopic
+from offramp.runtime.outcomes import End
+from offramp.simulator import simulate
+from offramp.task import DROP, Decision
+
+
+def generic(instance: Instance) -> Instance:
+    """The instance with instants and durations moved apart, so that nothing ties but for rounding."""
+    tasks = tuple(
+        replace(task, arrival_s=task.arrival_s + number * 0.000713, budget_s=task.budget_s + 0.0003)
+        for number, task in enumerate(instance.tasks)
+    )
+    system = instance.system
+    exits = tuple(
+        replace(
+            exit,
+            device_s=exit.device_s + 0.000113,
+            edge_s=1.0137 * exit.edge_s + 0.000071,
+            output_bytes=0.9871 * exit.output_bytes + 3.0,
+        )
+        for exit in system.exits
+    )
+    slowdowns = tuple(slowdown or 0.25 for slowdown in system.device_slowdown)
+    return Instance(
+        System(exits, slowdowns, system.bandwidth_bytes_per_s, system.gain, system.network), tasks
+    )
+
+
+class Replay:
+    """Gives decisions that were made before, in the order of the tasks' arrivals."""
+
+    def __init__(self, decisions: list[Decision]) -> None:
+        self._left = iter(decisions)
+
+    @classmethod
+    def create(cls, context: object) -> Replay:
+        raise AssertionError(context)
+
+    def decide(self, observation: Observation) -> Decision:
+        return next(self._left)
+
+
+def play(instance: Instance, policy: Myopic | Replay) -> World:
+    world = World(instance.system, policy, fallback=False)
+    for device in world.devices:
+        world.connect(device)
+    world.play(instance)
+    world.run()
+    return world
+
+
+@given(instances(), st.data())
+def test_any_decisions_take_the_times_of_the_network_model(drawn: Instance, data: st.DataObject) -> None:
+    instance = generic(drawn)
+    decisions = []
+    for task in instance.tasks:
+        options = instance.system.options(task.device, task.size)
+        row = data.draw(st.integers(-1, len(options) - 1))
+        decisions.append(DROP if row < 0 else Decision(int(options.exit[row]), int(options.cut[row])))
+    schedule = simulate(instance, Replay(decisions), "network")
+    world = play(instance, Replay(decisions))
+    for number, (task, row) in enumerate(zip(instance.tasks, schedule.tasks, strict=True)):
+        record = world.devices[task.device].records[number]
+        assert record.measured.finish_s == pytest.approx(row.finish_s, abs=1e-6)
+        assert record.gain == pytest.approx(row.gain)
+        if row.exit == 0:
+            too_late = task.budget_s < instance.system.network.decision_s
+            assert record.end is End.REJECTED or (too_late and record.reason == "no-verdict")
+        elif row.finish_s is None:
+            assert record.end is End.EXPIRED
+        else:
+            assert record.end is (End.ON_TIME if row.on_time else End.LATE)
+
+
+@given(instances())
+def test_the_edge_decides_as_the_simulator_does(drawn: Instance) -> None:
+    instance = generic(drawn)
+    schedule = simulate(instance, Myopic(), "network")
+    world = play(instance, Myopic())
+    for number, (task, row) in enumerate(zip(instance.tasks, schedule.tasks, strict=True)):
+        record = world.devices[task.device].records[number]
+        assert (record.exit, record.cut) == (row.exit, row.cut)
+        assert record.measured.finish_s == pytest.approx(row.finish_s, abs=1e-6)

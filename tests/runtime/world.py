@@ -1,0 +1,262 @@
+"""An edge and its devices in memory, on a calendar of events instead of clocks and sockets.
+
+Computing and uploads take exactly what the system says they take, unless a fault is injected; every message goes
+through the codec.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from offramp.instance import Instance
+from offramp.model.tensors import TensorSpec
+from offramp.options import System
+from offramp.policies import Policy
+from offramp.policies.greedy import Myopic
+from offramp.runtime import device_core, edge_core
+from offramp.runtime.device_core import DeviceCore
+from offramp.runtime.edge_core import EdgeCore, Limits
+from offramp.runtime.forecast import Forecast
+from offramp.runtime.link import RateLink
+from offramp.runtime.outcomes import TaskRecord
+from offramp.runtime.own import OwnSystem
+from offramp.runtime.protocol import (
+    VERSION,
+    Answer,
+    Closing,
+    Hello,
+    Ping,
+    Refused,
+    Upload,
+    Verdict,
+    decode_from_device,
+    decode_from_uploader,
+    decode_to_device,
+    decode_to_uploader,
+    encode,
+    wire_of,
+)
+
+MODEL = "0" * 64
+SPEC = TensorSpec("x", "float32", (None, 2))
+
+
+@dataclass
+class Device:
+    """One device of the world."""
+
+    number: int
+    core: DeviceCore
+    link: RateLink
+    records: dict[int, TaskRecord] = field(default_factory=dict)
+    token: bytes | None = None
+    checked_s: float = float("inf")
+
+
+class World:
+    """`devices` against one edge. `lose(now)` decides whether a message between them is lost."""
+
+    def __init__(
+        self,
+        system: System,
+        policy: Policy,
+        *,
+        fallback: bool = True,
+        limits: Limits | None = None,
+    ) -> None:
+        self.system, self.network = system, system.network
+        self.now_s = 0.0
+        self.cut_off: Callable[[float], bool] = lambda now_s: False
+        self.hung: Callable[[float], bool] = lambda now_s: False
+        self._calendar: list[tuple[float, int, int, Callable[[], None]]] = []
+        self._ticket = itertools.count()
+        self.edge = EdgeCore(
+            Forecast(system.exits, system.gain, self.network),
+            lambda exit, cut: (SPEC,),
+            model_sha256=MODEL,
+            policy_name="test",
+            interim=Myopic(),
+            workers=self.network.edge_workers,
+            limits=limits,
+        )
+        self._policy = policy
+        self.devices = [self._device(number, fallback) for number in range(system.devices)]
+
+    def _device(self, number: int, fallback: bool) -> Device:
+        slowdown, bandwidth = self.system.kind(number)
+        own = OwnSystem(self.system.exits, slowdown, bandwidth, self.network.link_delay_s)
+        own.use_gain(self.system.gain)
+        link = RateLink(bandwidth, self.network.link_delay_s)
+        return Device(number, DeviceCore(own, fallback=fallback), link)
+
+    def at(self, instant_s: float, do: Callable[[], None], rank: int = 1) -> None:
+        """Do something at an instant; of one instant's events, lower ranks come first."""
+        heapq.heappush(self._calendar, (instant_s, rank, next(self._ticket), do))
+
+    def connect(self, device: Device, epoch: int = 1) -> None:
+        """Open a session for a device, or find out that it is refused."""
+        slowdown, bandwidth = self.system.kind(device.number)
+        name = f"d{device.number}"
+        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, self.network.link_delay_s)
+        opened = self.edge.hello(hello, self.now_s)
+        assert not isinstance(opened, Refused), opened
+        device.token = opened
+        device.core.edge_up(self.now_s)
+        self.act()
+
+    def disconnect(self, device: Device) -> None:
+        """Both sides notice that a connection is gone."""
+        token, device.token = device.token, None
+        if token is not None:
+            self.edge.gone(token, self.now_s)
+        device.core.edge_lost(self.now_s)
+        self.act()
+
+    def play(self, instance: Instance) -> None:
+        """Submit the instance's tasks; task n has the sequence n on its device."""
+        for number, task in enumerate(instance.tasks):
+            device = self.devices[task.device]
+
+            def submit(device: Device = device, number: int = number) -> None:
+                device.core.submit(number, instance.tasks[number], self.now_s)
+                self.act()
+
+            self.at(task.arrival_s, submit, rank=0)
+
+    def run(self, until_s: float = float("inf")) -> None:
+        """Let time pass until nothing more happens, or until an instant."""
+        while self._calendar and self._calendar[0][0] <= until_s:
+            self.now_s, _, _, do = heapq.heappop(self._calendar)
+            do()
+            self.act()
+
+    def act(self) -> None:
+        """Carry out what the cores ask for."""
+        for action in self.edge.take():
+            self._edge_action(action)
+        for device in self.devices:
+            for asked in device.core.take():
+                self._device_action(device, asked)
+            self._check_again(device)
+
+    def _check_again(self, device: Device) -> None:
+        due_s = max(device.core.next_check_s(), self.now_s)
+        if due_s == device.checked_s or due_s == float("inf"):
+            return
+        device.checked_s = due_s
+
+        def check() -> None:
+            device.checked_s = float("inf")
+            device.core.tick(self.now_s)
+
+        self.at(due_s, check, rank=3)
+
+    def _edge_action(self, action: edge_core.Action) -> None:
+        match action:
+            case edge_core.Remake(version, _):
+                self.edge.policy_made(version, self._policy)
+            case edge_core.Say(session, message) | edge_core.Reply(session, message):
+                slow = isinstance(message, Answer)
+                delay_s = self.network.answer_s if slow else self.network.decision_s / 2
+                device = next((d for d in self.devices if d.token == session), None)
+                frame = encode(message)
+                if device is not None and not self.cut_off(self.now_s):
+                    self.at(self.now_s + delay_s, lambda: self._hear(device, session, frame))
+            case edge_core.Run(work, tensors):
+                assert set(tensors) == {"x"}
+                tail_s = float(
+                    self.system.options(0, work.size).tail_s[
+                        self.system.options(0, work.size).index(work.exit, work.cut)
+                    ]
+                )
+
+                def done() -> None:
+                    logits = np.zeros((work.size, 2), np.float32)
+                    self.edge.computed(work, ("x", logits), self.now_s, tail_s)
+
+                if not self.hung(self.now_s):
+                    self.at(self.now_s + tail_s, done, rank=0)
+
+    def _hear(self, device: Device, session: bytes, frame: bytes) -> None:
+        if device.token != session:
+            return
+        try:
+            message = decode_to_device(frame)
+        except Exception:  # noqa: BLE001 - the other stream's
+            reply = decode_to_uploader(frame)
+            if isinstance(reply, Answer):
+                device.core.answer(reply, self.now_s)
+            else:
+                device.core.declined(reply, self.now_s)
+            return
+        if isinstance(message, Verdict):
+            device.core.verdict(message, self.now_s)
+        elif isinstance(message, Closing):
+            device.core.edge_closing()
+
+    def _device_action(self, device: Device, action: device_core.Action) -> None:
+        match action:
+            case device_core.Finished(record):
+                assert record.sequence not in device.records, "a task ended twice"
+                device.records[record.sequence] = record
+            case device_core.Say(message):
+                frame, token = encode(message), device.token
+                if token is None or self.cut_off(self.now_s):
+                    return
+                delay_s = self.network.decision_s / 2
+                self.at(
+                    self.now_s + delay_s,
+                    lambda: self.edge.control(token, decode_from_device(frame), self.now_s),
+                )
+            case device_core.Compute():
+                took_s = self._head_s(device, action)
+                self.at(
+                    self.now_s + took_s,
+                    lambda: device.core.computed(action.sequence, self.now_s, measured_s=took_s),
+                )
+            case device_core.Carry():
+                self._carry(device, action)
+
+    def _head_s(self, device: Device, action: device_core.Compute) -> float:
+        size = device.core.size_of(action.sequence)
+        options = self.system.options(device.number, size)
+        heads = options.head_s
+        stop, start = (options.index(action.exit, cut) for cut in (action.stop, action.start))
+        return float(heads[stop] - heads[start])
+
+    def _carry(self, device: Device, action: device_core.Carry) -> None:
+        options = self.system.options(device.number, action.size)
+        index = options.index(action.exit, action.cut)
+        size_bytes = options.upload_s[index] * device.link.bandwidth_bytes_per_s
+        crossed_s = device.link.carry(self.now_s, size_bytes)
+        there_s = crossed_s + device.link.delay_s
+        device.core.link_busy(crossed_s)
+        array = np.zeros((action.size, 2), np.float32)
+        upload = Upload(
+            action.sequence,
+            action.exit,
+            action.cut,
+            action.size,
+            action.deadline_s - there_s,
+            (wire_of("x", array),),
+        )
+        frame, token = encode(upload), device.token
+        self.at(crossed_s, lambda: device.core.carried(action.sequence, self.now_s))
+
+        def arrive() -> None:
+            message = decode_from_uploader(frame)
+            assert isinstance(message, Upload)
+            if token is not None and not self.cut_off(self.now_s):
+                self.edge.upload(token, message, self.now_s)
+
+        self.at(there_s, arrive, rank=2)
+
+    def ping(self, device: Device) -> None:
+        """A sign of life on the control stream."""
+        if device.token is not None and not self.cut_off(self.now_s):
+            self.edge.control(device.token, Ping(0), self.now_s)
