@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offramp import __version__
-from offramp.cli import doctor, figures, model, runtime, simulation
+from offramp.cli import doctor, figures, model, runtime, simulation, training
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -43,6 +43,11 @@ app.command()(model.evaluate)
 app.command()(model.profile)
 app.command()(figures.figure)
 app.command()(doctor.doctor)
+app.command()(runtime.demo)
+app.command()(runtime.edge)
+app.command()(runtime.device)
+app.command()(training.train_model)
+app.command()(training.export)
 app.command()(runtime.edge)
 app.command()(runtime.device)
 app.command()(runtime.demo)
