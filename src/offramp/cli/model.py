@@ -121,6 +121,7 @@ def evaluate(
 
     loaded = load_bundle(bundle)
     test = load_images(data, "test")
+    assert test.labels is not None  # what is read from a data set has labels
     executor = ChainExecutor(loaded.model, threads=threads)
     right: dict[int, int] = {}
     done = 0

@@ -55,7 +55,7 @@ def train_model(
 
         def show(message: str, share: float, finished: bool) -> None:
             if finished:
-                bar.console.print(message)
+                bar.console.print(message, soft_wrap=True)
             bar.update(task, completed=share, description=message.partition("  train")[0])
 
         try:

@@ -122,8 +122,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         }
     )
     partial = folder / f"{CHECKPOINT_NAME}.part"
-    save_file(tensors, partial, metadata={"format": FORMAT, "state": state_json})
-    partial.replace(folder / CHECKPOINT_NAME)
+    try:
+        save_file(tensors, partial, metadata={"format": FORMAT, "state": state_json})
+        partial.replace(folder / CHECKPOINT_NAME)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -29,7 +29,9 @@ from offramp.training.checkpoint import (
 from offramp.training.optimiser import Muon, split_parameters
 
 Progress = Callable[[str, float, bool], None]
+Optimisers = tuple[torch.optim.Optimizer, ...]
 EVALUATION_BATCH = 1000
+OTHER_WEIGHT_DECAY = 1e-4
 
 
 def train_model(
@@ -58,27 +60,19 @@ def train_model(
     """
     if train.labels is None or test.labels is None:
         raise OfframpError("data", train.source, "must have labels")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    labels = torch.from_numpy(train.labels).to(device)
     state = _previous(folder, settings, resume)
     if state is not None and state.finished:
         return state
-    torch.manual_seed(settings.seed)
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
-    model = BranchyAlexNet(classes).to(device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
-    filters, others = split_parameters(model)
-    optimisers: tuple[torch.optim.Optimizer, ...] = (
-        Muon(filters, settings.filter_lr, settings.momentum),
-        torch.optim.AdamW(others, settings.other_lr, weight_decay=1e-4),
-    )
-    if state is not None:
-        model.load_state_dict(state.model)
-        for optimiser, tensors in zip(optimisers, state.optimisers, strict=True):
-            restore_optimiser(optimiser, tensors)
-    state = state or Checkpoint(settings, (), classes, train.source, {}, ())
-    images = torch.from_numpy(train.images).to(device)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OfframpError("-o", str(folder), f"cannot be a folder ({error.strerror})") from None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images, labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
+    if state is None:
+        classes = int(max(train.labels.max(), test.labels.max())) + 1
+        state = Checkpoint(settings, (), classes, train.source, {}, ())
+    model, optimisers = _start(state, device)
     for epoch in range(len(state.log), settings.epochs):
         start_s = time.perf_counter()
         loss, accuracy = _train_epoch(model, optimisers, images, labels, settings, epoch, progress)
@@ -95,11 +89,41 @@ def train_model(
     return state
 
 
+def _start(state: Checkpoint, device: torch.device) -> tuple[nn.Module, Optimisers]:
+    """Network and optimisers as the checkpoint left them, or as the seed makes them if it has no epochs."""
+    settings = state.settings
+    torch.manual_seed(settings.seed)
+    model = BranchyAlexNet(state.classes).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+    filters, others = split_parameters(model)
+    optimisers = (
+        Muon(filters, settings.filter_lr, settings.momentum),
+        torch.optim.AdamW(others, settings.other_lr, weight_decay=OTHER_WEIGHT_DECAY),
+    )
+    if state.log:
+        _restore(model, state)
+        for optimiser, tensors in zip(optimisers, state.optimisers, strict=True):
+            restore_optimiser(optimiser, tensors)
+    return model, optimisers
+
+
 def load_model(checkpoint: Checkpoint) -> BranchyAlexNet:
-    """The network of a checkpoint, on the CPU, ready to answer."""
+    """The network of a checkpoint, on the CPU, ready to answer.
+
+    Raises:
+        OfframpError: the checkpoint's tensors are of another network.
+    """
     model = BranchyAlexNet(checkpoint.classes)
-    model.load_state_dict(checkpoint.model)
+    _restore(model, checkpoint)
     return model.eval()
+
+
+def _restore(model: nn.Module, checkpoint: Checkpoint) -> None:
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise OfframpError("run", CHECKPOINT_NAME, f"is of another network ({reason})") from None
 
 
 @torch.no_grad()
@@ -150,7 +174,7 @@ def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> 
 
 def _train_epoch(
     model: nn.Module,
-    optimisers: tuple[torch.optim.Optimizer, ...],
+    optimisers: Optimisers,
     images: Tensor,
     labels: Tensor,
     settings: TrainingSettings,
