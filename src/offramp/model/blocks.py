@@ -170,26 +170,27 @@ def _assemble(graph: Graph, outputs: Sequence[str], needs: dict[str, frozenset[i
         regions.setdefault(users, []).append(node)
     # An edge leads from a region to one that fewer exits need, so this order is executable for every exit.
     order = sorted(regions, key=lambda users: (-len(users), rank[regions[users][0]]))
-    region_of = {node: users for users, nodes in regions.items() for node in nodes}
-    paths: list[ExitPath] = []
-    cuts: list[list[int]] = []
-    passed: set[int] = set()
-    ends: set[int] = {nodes[-1] for nodes in regions.values()}
+    paths = [
+        trace_path(graph, output, [node for users in order if i in users for node in regions[users]])
+        for i, output in enumerate(outputs)
+    ]
+    ends = {nodes[-1] for nodes in regions.values()}
     cut_after: set[int] = set()
-    for i, output in enumerate(outputs):
-        path = trace_path(graph, output, [node for users in order if i in users for node in regions[users]])
+    passed: set[int] = set()
+    cuts: dict[str, list[int]] = {}
+    # The deepest exit settles the cuts in the trunk, since it has to spread them furthest.
+    for path in sorted(paths, key=lambda path: -path.work[-1]):
         settled = {
-            p + 1: node in cut_after
-            for p, node in enumerate(path.nodes[:-1])
-            if node in passed and region_of[path.nodes[p + 1]] == region_of[node]
+            p: node in cut_after
+            for p, node in enumerate(path.nodes[:-1], start=1)
+            if node in passed and node not in ends
         }
-        chosen = choose_cuts(path, settled)
-        cut_after |= {path.nodes[p - 1] for p in chosen[1:]}
+        borders = {p for p, node in enumerate(path.nodes[:-1], start=1) if node in ends}
+        cuts[path.output] = choose_cuts(path, settled, borders)
+        cut_after |= {path.nodes[p - 1] for p in cuts[path.output][1:]}
         passed |= set(path.nodes)
-        paths.append(path)
-        cuts.append(chosen)
     blocks = _blocks(graph, [regions[users] for users in order], cut_after | ends, outputs)
-    exits = tuple(_exit(path, chosen, blocks) for path, chosen in zip(paths, cuts, strict=True))
+    exits = tuple(_exit(path, cuts[path.output], blocks) for path in paths)
     return BranchyModel(graph, exits, tuple(blocks))
 
 

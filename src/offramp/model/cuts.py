@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,8 +13,14 @@ from offramp.model.work import is_light
 
 MAX_CROSSING = 8  # tensors that may cross a cut
 WEIGHT_WORK = 4  # reading a weight takes as long as about so many multiply-accumulates, at a middling size
-MAX_LAYERS = 32  # layers of one exit; a session each, so more would cost more than they offer
-LONG_STRETCH = 0.15  # share of an exit's work from which a stretch without a single-tensor cut is divided
+# A session's call and the tensors at its ends take time as well: as much as CALL_WORK multiply-accumulates for
+# one input and BYTE_WORK for each byte that crosses. All cuts of an exit together may cost OVERHEAD of its work;
+# but there are always a few layers if the graph has them, and never very many.
+CALL_WORK, BYTE_WORK, OVERHEAD = 2e5, 5.0, 0.08
+LEAST_LAYERS, MOST_LAYERS = 6, 24
+# Share of an exit's work from which a stretch without a single-tensor cut is divided: where the cuts inside
+# cross at most MORE_BYTES times the bytes at its ends, and where they may cross any number.
+LONG_STRETCH, VERY_LONG_STRETCH, MORE_BYTES = 0.15, 0.35, 2
 SMALL_STEP = 0.005  # share of an exit's work below which two neighbouring cuts save nothing over one
 
 
@@ -68,20 +74,22 @@ def _specs(graph: Graph, names: Sequence[str]) -> tuple[TensorSpec, ...] | None:
     return None if None in specs else tuple(spec for spec in specs if spec is not None)
 
 
-def choose_cuts(path: ExitPath, settled: dict[int, bool]) -> list[int]:
+def choose_cuts(path: ExitPath, settled: Mapping[int, bool], borders: Collection[int]) -> list[int]:
     """Positions of the cuts of a path, from 0 to its end.
 
-    `settled[p]` says of a position in a trunk that an earlier exit passed whether that exit cuts there; this
-    exit then does as well, or does not either, so that both share the same blocks.
+    `settled[p]` says of a position in a trunk whether another exit that passes it cuts there; this exit then
+    does as well, or does not either, so that both share the same blocks. At `borders` exits part, so that
+    blocks end there in any case and a cut costs nothing.
     """
     end = len(path.nodes)
     free = [p for p in range(1, end) if _possible(path, p) and settled.get(p, True)]
     fixed = {p for p in free if settled.get(p)}
+    cheap = fixed | {p for p in free if p in borders}
     candidates = _least_of_each_stretch(path, free)
     chosen = [0, *(p for p in candidates if len(path.crossing[p] or ()) <= 1 or p in fixed), end]
     chosen = _divide_long_stretches(path, chosen, candidates)
     chosen = _drop_small_steps(path, chosen, fixed)
-    return _limit(path, chosen, fixed)
+    return _limit(path, chosen, cheap)
 
 
 def _possible(path: ExitPath, position: int) -> bool:
@@ -123,10 +131,15 @@ def _divide(path: ExitPath, start: int, stop: int, candidates: Sequence[int]) ->
     if work <= LONG_STRETCH * path.work[-1]:
         return []
     margin = 0.2 * work
+    limit = math.inf
+    if work < VERY_LONG_STRETCH * path.work[-1]:
+        limit = MORE_BYTES * max(path.bytes_at(start), path.bytes_at(stop))
     inside = [
         p
         for p in candidates
-        if start < p < stop and path.work[start] + margin <= path.work[p] <= path.work[stop] - margin
+        if start < p < stop
+        and path.work[start] + margin <= path.work[p] <= path.work[stop] - margin
+        and path.bytes_at(p) <= limit
     ]
     if not inside:
         return []
@@ -152,12 +165,21 @@ def _step(path: ExitPath, start: int, stop: int) -> bool:
     return path.work[stop] - path.work[start] < SMALL_STEP * path.work[-1]
 
 
-def _limit(path: ExitPath, chosen: list[int], fixed: set[int]) -> list[int]:
-    """Join the smallest neighbouring layers until there are no more than MAX_LAYERS."""
+def _limit(path: ExitPath, chosen: list[int], kept: set[int]) -> list[int]:
+    """Join layers until they are few enough; first where that joins little work or drops a cut of many bytes."""
     chosen = list(chosen)
-    while len(chosen) - 1 > MAX_LAYERS:
-        free = [i for i in range(1, len(chosen) - 1) if chosen[i] not in fixed]
+
+    def worth(i: int) -> float:
+        return (path.work[chosen[i + 1]] - path.work[chosen[i - 1]]) / path.bytes_at(chosen[i])
+
+    def cost() -> float:
+        return sum(CALL_WORK + BYTE_WORK * path.bytes_at(p) for p in chosen[1:-1] if p not in kept)
+
+    while len(chosen) - 1 > LEAST_LAYERS and (
+        len(chosen) - 1 > MOST_LAYERS or cost() > OVERHEAD * path.work[-1]
+    ):
+        free = [i for i in range(1, len(chosen) - 1) if chosen[i] not in kept]
         if not free:
             break
-        del chosen[min(free, key=lambda i: path.work[chosen[i + 1]] - path.work[chosen[i - 1]])]
+        del chosen[min(free, key=worth)]
     return chosen

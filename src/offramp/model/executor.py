@@ -32,7 +32,8 @@ class ChainExecutor:
         self._threads = threads
         self._plans = {number: _Plan(model, number) for number in numbers}
         blocks = sorted({block for number in numbers for block in model.exit(number).blocks})
-        self._sessions = _block_sessions(model, blocks, threads)
+        # Sessions use the shared weights in place, so these must live as long as they do.
+        self._sessions, self._shared = _block_sessions(model, blocks, threads)
 
     @property
     def model(self) -> BranchyModel:
@@ -198,7 +199,10 @@ def _given(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[st
     }
 
 
-def _block_sessions(model: BranchyModel, blocks: Sequence[int], threads: int) -> dict[int, Any]:
+def _block_sessions(
+    model: BranchyModel, blocks: Sequence[int], threads: int
+) -> tuple[dict[int, Any], dict[str, Any]]:
+    """A session for each block by index, and the weights that several of them use."""
     writer = BlockWriter(model.graph, model.graph.source.load())
     uses = Counter(name for index in blocks for name in writer.weights(model.blocks[index]))
     shared: dict[str, Any] = {}
@@ -211,4 +215,4 @@ def _block_sessions(model: BranchyModel, blocks: Sequence[int], threads: int) ->
         given = {name: shared[name] for name in writer.weights(block) & shared.keys()}
         proto = writer.write(block, without=given.keys())
         sessions[index] = make_session(proto, f"block {block.name}", threads=threads, shared=given)
-    return sessions
+    return sessions, shared
