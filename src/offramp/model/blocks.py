@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from offramp.errors import OfframpError
-from offramp.model.cuts import ExitPath, choose_cuts, trace_path
+from offramp.model.cuts import ExitPath, settle_cuts, trace_path
 from offramp.model.graph import Graph, read_graph
 from offramp.model.tensors import TensorSpec, bytes_per_input
 from offramp.model.work import is_light
@@ -175,22 +175,12 @@ def _assemble(graph: Graph, outputs: Sequence[str], needs: dict[str, frozenset[i
         for i, output in enumerate(outputs)
     ]
     ends = {nodes[-1] for nodes in regions.values()}
-    cut_after: set[int] = set()
-    passed: set[int] = set()
-    cuts: dict[str, list[int]] = {}
-    # The deepest exit settles the cuts in the trunk, since it has to spread them furthest.
-    for path in sorted(paths, key=lambda path: -path.work[-1]):
-        settled = {
-            p: node in cut_after
-            for p, node in enumerate(path.nodes[:-1], start=1)
-            if node in passed and node not in ends
-        }
-        borders = {p for p, node in enumerate(path.nodes[:-1], start=1) if node in ends}
-        cuts[path.output] = choose_cuts(path, settled, borders)
-        cut_after |= {path.nodes[p - 1] for p in cuts[path.output][1:]}
-        passed |= set(path.nodes)
-    blocks = _blocks(graph, [regions[users] for users in order], cut_after | ends, outputs)
-    exits = tuple(_exit(path, cuts[path.output], blocks) for path in paths)
+    cuts = settle_cuts(paths, ends)
+    last_nodes = ends | {
+        path.nodes[p - 1] for path, chosen in zip(paths, cuts, strict=True) for p in chosen[1:]
+    }
+    blocks = _blocks(graph, [regions[users] for users in order], last_nodes, outputs)
+    exits = tuple(_exit(path, chosen, blocks) for path, chosen in zip(paths, cuts, strict=True))
     return BranchyModel(graph, exits, tuple(blocks))
 
 

@@ -68,7 +68,7 @@ class ChainExecutor:
         if cut == 0:
             return {name: inputs[name] for name in wanted}
         self._advance(exit_number, 0, cut, values)
-        return {name: values[name].numpy() for name in wanted}
+        return {name: values[name] for name in wanted}
 
     def run_tail(self, exit_number: int, cut: int, tensors: Mapping[str, Array]) -> Array:
         """Layers cut+1..l on the tensors that crossed: the exit's logits, shape (n, classes).
@@ -81,8 +81,7 @@ class ChainExecutor:
         if cut == last:
             return tensors[output]
         self._advance(exit_number, cut, last, values)
-        logits: Array = values[output].numpy()
-        return logits
+        return values[output]
 
     def run(self, exit_number: int, inputs: Mapping[str, Array]) -> Array:
         """The exit's logits for `inputs`, all its layers."""
@@ -101,7 +100,7 @@ class ChainExecutor:
                 self._sessions[index], {name: values[name] for name in block.inputs}, block.outputs
             )
             values.update(zip(block.outputs, made, strict=True))
-        return {number: values[name].numpy() for number, name in wanted.items()}
+        return {number: values[name] for number, name in wanted.items()}
 
     def run_timed(
         self, exit_number: int, inputs: Mapping[str, Array], clock: Callable[[], float]
@@ -111,15 +110,16 @@ class ChainExecutor:
         instants = [clock()]
         self._advance(exit_number, 0, self.layers(exit_number), values, lambda: instants.append(clock()))
         blocks = self._model.exit(exit_number).blocks
-        logits: Array = values[self._model.exit(exit_number).output].numpy()
-        return logits, [(block, b - a) for block, (a, b) in zip(blocks, pairwise(instants), strict=True)]
+        return values[self._model.exit(exit_number).output], [
+            (block, b - a) for block, (a, b) in zip(blocks, pairwise(instants), strict=True)
+        ]
 
     def _advance(
         self,
         exit_number: int,
         start: int,
         stop: int,
-        values: dict[str, Any],
+        values: dict[str, Array],
         after_block: Callable[[], None] | None = None,
     ) -> None:
         """Run layers start+1..stop in place on `values`, which then holds what crosses at `stop`."""
@@ -191,12 +191,9 @@ class WholeModel:
         return logits
 
 
-def _given(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Any]:
+def _given(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
     check_tensors(tensors, specs)
-    return {
-        spec.name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensors[spec.name]))
-        for spec in specs
-    }
+    return {spec.name: np.ascontiguousarray(tensors[spec.name]) for spec in specs}
 
 
 def _block_sessions(

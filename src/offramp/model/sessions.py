@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from offramp.errors import OfframpError
+from offramp.model.tensors import Array
 
 # Fatal only: a refused model is reported once, by OfframpError.
 _LOG_SEVERITY = 4
@@ -70,14 +71,14 @@ def make_session(
         raise OfframpError("model", name, f"not accepted by ONNX Runtime: {reason}") from None
 
 
-def run_session(session: Any, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
-    """The named outputs for OrtValues `inputs`, as OrtValues: nothing is copied. Safe in several threads."""
-    # A binding holds the values of one call, so each call has its own; it is also the cheapest way to run.
-    binding = session.io_binding()
-    for name, value in inputs.items():
-        binding.bind_ortvalue_input(name, value)
-    for name in outputs:
-        binding.bind_output(name)
-    session.run_with_iobinding(binding)
-    made: list[Any] = binding.get_outputs()
+def run_session(session: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    """The named outputs. Safe in several threads. Raises OfframpError if the runtime fails.
+
+    Recent versions of the runtime copy neither inputs nor outputs, so arrays are passed as they are.
+    """
+    try:
+        made: list[Array] = session.run(outputs, inputs)
+    except Exception as error:  # noqa: BLE001 - the runtime raises many types; none is ours
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise OfframpError("model", session.get_modelmeta().graph_name, f"failed to run: {reason}") from None
     return made
