@@ -173,9 +173,7 @@ def transformer() -> onnx.ModelProto:
     for layer in range(3):
         shape = net.op("Concat", batch, _ints(net, [tokens, heads, width // heads]), axis=0)
         y = _norm(net, x, width)
-        q, k, v = (
-            net.op("Reshape", net.op("MatMul", y, net.weight(width, width)), shape) for _ in range(3)
-        )
+        q, k, v = (net.op("Reshape", net.op("MatMul", y, net.weight(width, width)), shape) for _ in range(3))
         q, v = net.op("Transpose", q, perm=[0, 2, 1, 3]), net.op("Transpose", v, perm=[0, 2, 1, 3])
         scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 3, 1]))
         mixed = net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
