@@ -13,7 +13,7 @@ import onnxruntime as ort
 from offramp.errors import OfframpError
 from offramp.model.blocks import BranchyModel
 from offramp.model.extract import BlockWriter
-from offramp.model.sessions import make_session, run_session
+from offramp.model.sessions import make_session, return_memory, run_session
 from offramp.model.tensors import Array, TensorSpec, check_tensors
 
 # Weights below this size that several blocks use are copied into each.
@@ -34,6 +34,7 @@ class ChainExecutor:
         blocks = sorted({block for number in numbers for block in model.exit(number).blocks})
         # Sessions use the shared weights in place, so these must live as long as they do.
         self._sessions, self._shared = _block_sessions(model, blocks, threads)
+        return_memory()
 
     @property
     def model(self) -> BranchyModel:
@@ -178,6 +179,7 @@ class WholeModel:
     def __init__(self, model: BranchyModel, *, threads: int = 1) -> None:
         self._model = model
         self._session = make_session(model.graph.source.load(), str(model.graph.source.path), threads=threads)
+        return_memory()
         # By default the runtime computes every exit, whichever is asked for.
         self._path_only = ort.RunOptions()
         self._path_only.only_execute_path_to_fetches = True

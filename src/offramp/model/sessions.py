@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -82,3 +84,14 @@ def run_session(session: Any, inputs: Mapping[str, Array], outputs: Sequence[str
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise OfframpError("model", session.get_modelmeta().graph_name, f"failed to run: {reason}") from None
     return made
+
+
+def return_memory() -> None:
+    """Give memory that was needed to make sessions back to the system, where the C library can.
+
+    Sessions are made from copies of their weights. The C library keeps what those took, which on a small
+    device is more than the sessions themselves.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
