@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from offramp.errors import OfframpError
-from offramp.model.cuts import ExitPath, choose_cuts, trace_path
+from offramp.model.cuts import ExitPath, settle_cuts, trace_path
 from offramp.model.graph import Graph, read_graph
 from offramp.model.tensors import TensorSpec, bytes_per_input
 from offramp.model.work import is_light
@@ -170,25 +170,16 @@ def _assemble(graph: Graph, outputs: Sequence[str], needs: dict[str, frozenset[i
         regions.setdefault(users, []).append(node)
     # An edge leads from a region to one that fewer exits need, so this order is executable for every exit.
     order = sorted(regions, key=lambda users: (-len(users), rank[regions[users][0]]))
-    region_of = {node: users for users, nodes in regions.items() for node in nodes}
-    paths: list[ExitPath] = []
-    cuts: list[list[int]] = []
-    passed: set[int] = set()
-    ends: set[int] = {nodes[-1] for nodes in regions.values()}
-    cut_after: set[int] = set()
-    for i, output in enumerate(outputs):
-        path = trace_path(graph, output, [node for users in order if i in users for node in regions[users]])
-        settled = {
-            p + 1: node in cut_after
-            for p, node in enumerate(path.nodes[:-1])
-            if node in passed and region_of[path.nodes[p + 1]] == region_of[node]
-        }
-        chosen = choose_cuts(path, settled)
-        cut_after |= {path.nodes[p - 1] for p in chosen[1:]}
-        passed |= set(path.nodes)
-        paths.append(path)
-        cuts.append(chosen)
-    blocks = _blocks(graph, [regions[users] for users in order], cut_after | ends, outputs)
+    paths = [
+        trace_path(graph, output, [node for users in order if i in users for node in regions[users]])
+        for i, output in enumerate(outputs)
+    ]
+    ends = {nodes[-1] for nodes in regions.values()}
+    cuts = settle_cuts(paths, ends)
+    last_nodes = ends | {
+        path.nodes[p - 1] for path, chosen in zip(paths, cuts, strict=True) for p in chosen[1:]
+    }
+    blocks = _blocks(graph, [regions[users] for users in order], last_nodes, outputs)
     exits = tuple(_exit(path, chosen, blocks) for path, chosen in zip(paths, cuts, strict=True))
     return BranchyModel(graph, exits, tuple(blocks))
 

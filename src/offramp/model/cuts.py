@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,8 +13,14 @@ from offramp.model.work import is_light
 
 MAX_CROSSING = 8  # tensors that may cross a cut
 WEIGHT_WORK = 4  # reading a weight takes as long as about so many multiply-accumulates, at a middling size
-MAX_LAYERS = 32  # layers of one exit; a session each, so more would cost more than they offer
-LONG_STRETCH = 0.15  # share of an exit's work from which a stretch without a single-tensor cut is divided
+# A session's call and the tensors at its ends take time as well: as much as CALL_WORK multiply-accumulates for
+# one input and BYTE_WORK for each byte that crosses. All cuts of an exit together may cost OVERHEAD of its work;
+# but there are always LEAST_LAYERS if the graph has them (for an exit within another's trunk, FEW_LAYERS).
+CALL_WORK, BYTE_WORK, OVERHEAD = 2e5, 5.0, 0.08
+FEW_LAYERS, LEAST_LAYERS, MOST_LAYERS = 3, 6, 24
+# Share of an exit's work from which a stretch without a single-tensor cut is divided: where the cuts inside
+# cross at most MORE_BYTES times the bytes at its ends, and where they may cross any number.
+LONG_STRETCH, VERY_LONG_STRETCH, MORE_BYTES = 0.15, 0.35, 2
 SMALL_STEP = 0.005  # share of an exit's work below which two neighbouring cuts save nothing over one
 
 
@@ -68,20 +74,49 @@ def _specs(graph: Graph, names: Sequence[str]) -> tuple[TensorSpec, ...] | None:
     return None if None in specs else tuple(spec for spec in specs if spec is not None)
 
 
-def choose_cuts(path: ExitPath, settled: dict[int, bool]) -> list[int]:
-    """Positions of the cuts of a path, from 0 to its end.
+def settle_cuts(paths: Sequence[ExitPath], ends: Collection[int]) -> list[list[int]]:
+    """Positions of the cuts of each path, from 0 to its end, such that exits agree about the trunk.
 
-    `settled[p]` says of a position in a trunk that an earlier exit passed whether that exit cuts there; this
-    exit then does as well, or does not either, so that both share the same blocks.
+    `ends` are nodes after which a block ends in any case, since exits part there. The deepest exit chooses
+    first, since it has to spread its cuts furthest; the others take over its cuts in the trunk and add some
+    there only if they would be left with too few. At last each exit also cuts where blocks end for another.
     """
+    block_ends: set[int] = set()
+    passed: set[int] = set()
+    result: list[list[int]] = [[] for _ in paths]
+    deepest_first = sorted(range(len(paths)), key=lambda i: -paths[i].work[-1])
+    for i in deepest_first:
+        path = paths[i]
+        inner = list(enumerate(path.nodes[:-1], start=1))
+        free = {p for p, node in inner if node in ends}
+        settled = {p: node in block_ends for p, node in inner if node in passed and node not in ends}
+        result[i] = _choose(path, settled, free, LEAST_LAYERS)
+        if len(result[i]) - 1 < FEW_LAYERS:
+            result[i] = sorted({*result[i], *_choose(path, {}, free, FEW_LAYERS)})
+        block_ends |= {path.nodes[p - 1] for p in result[i][1:]}
+        passed |= set(path.nodes)
+    for path, chosen in zip(paths, result, strict=True):
+        _add_block_ends(path, chosen, block_ends | set(ends))
+    return result
+
+
+def _choose(path: ExitPath, settled: Mapping[int, bool], free: Collection[int], least: int) -> list[int]:
+    """Cuts of one path. `settled` says where in the trunk there is a cut or none; cuts at `free` cost nothing."""
     end = len(path.nodes)
-    free = [p for p in range(1, end) if _possible(path, p) and settled.get(p, True)]
-    fixed = {p for p in free if settled.get(p)}
-    candidates = _least_of_each_stretch(path, free)
+    open_ = [p for p in range(1, end) if _possible(path, p) and settled.get(p, True)]
+    fixed = {p for p in open_ if settled.get(p)}
+    candidates = _least_of_each_stretch(path, open_)
     chosen = [0, *(p for p in candidates if len(path.crossing[p] or ()) <= 1 or p in fixed), end]
     chosen = _divide_long_stretches(path, chosen, candidates)
     chosen = _drop_small_steps(path, chosen, fixed)
-    return _limit(path, chosen, fixed)
+    return _limit(path, chosen, fixed | (set(open_) & set(free)), least)
+
+
+def _add_block_ends(path: ExitPath, chosen: list[int], block_ends: Collection[int]) -> None:
+    """Add in place the positions where blocks end in any case, if a cut there is as good as one nearby."""
+    possible = [p for p in range(1, len(path.nodes)) if _possible(path, p)]
+    at_ends = {p for p in _least_of_each_stretch(path, possible) if path.nodes[p - 1] in block_ends}
+    chosen[:] = _drop_small_steps(path, sorted({*chosen, *at_ends}), set(chosen))
 
 
 def _possible(path: ExitPath, position: int) -> bool:
@@ -123,10 +158,15 @@ def _divide(path: ExitPath, start: int, stop: int, candidates: Sequence[int]) ->
     if work <= LONG_STRETCH * path.work[-1]:
         return []
     margin = 0.2 * work
+    limit = math.inf
+    if work < VERY_LONG_STRETCH * path.work[-1]:
+        limit = MORE_BYTES * max(path.bytes_at(start), path.bytes_at(stop))
     inside = [
         p
         for p in candidates
-        if start < p < stop and path.work[start] + margin <= path.work[p] <= path.work[stop] - margin
+        if start < p < stop
+        and path.work[start] + margin <= path.work[p] <= path.work[stop] - margin
+        and path.bytes_at(p) <= limit
     ]
     if not inside:
         return []
@@ -152,12 +192,19 @@ def _step(path: ExitPath, start: int, stop: int) -> bool:
     return path.work[stop] - path.work[start] < SMALL_STEP * path.work[-1]
 
 
-def _limit(path: ExitPath, chosen: list[int], fixed: set[int]) -> list[int]:
-    """Join the smallest neighbouring layers until there are no more than MAX_LAYERS."""
+def _limit(path: ExitPath, chosen: list[int], kept: set[int], least: int) -> list[int]:
+    """Join layers until they are few enough; first where that joins little work or drops a cut of many bytes."""
     chosen = list(chosen)
-    while len(chosen) - 1 > MAX_LAYERS:
-        free = [i for i in range(1, len(chosen) - 1) if chosen[i] not in fixed]
+
+    def worth(i: int) -> float:
+        return (path.work[chosen[i + 1]] - path.work[chosen[i - 1]]) / path.bytes_at(chosen[i])
+
+    def cost() -> float:
+        return sum(CALL_WORK + BYTE_WORK * path.bytes_at(p) for p in chosen[1:-1] if p not in kept)
+
+    while len(chosen) - 1 > least and (len(chosen) - 1 > MOST_LAYERS or cost() > OVERHEAD * path.work[-1]):
+        free = [i for i in range(1, len(chosen) - 1) if chosen[i] not in kept]
         if not free:
             break
-        del chosen[min(free, key=lambda i: path.work[chosen[i + 1]] - path.work[chosen[i - 1]])]
+        del chosen[min(free, key=worth)]
     return chosen

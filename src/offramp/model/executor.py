@@ -13,7 +13,7 @@ import onnxruntime as ort
 from offramp.errors import OfframpError
 from offramp.model.blocks import BranchyModel
 from offramp.model.extract import BlockWriter
-from offramp.model.sessions import make_session, run_session
+from offramp.model.sessions import make_session, return_memory, run_session
 from offramp.model.tensors import Array, TensorSpec, check_tensors
 
 # Weights below this size that several blocks use are copied into each.
@@ -32,7 +32,9 @@ class ChainExecutor:
         self._threads = threads
         self._plans = {number: _Plan(model, number) for number in numbers}
         blocks = sorted({block for number in numbers for block in model.exit(number).blocks})
-        self._sessions = _block_sessions(model, blocks, threads)
+        # Sessions use the shared weights in place, so these must live as long as they do.
+        self._sessions, self._shared = _block_sessions(model, blocks, threads)
+        return_memory()
 
     @property
     def model(self) -> BranchyModel:
@@ -67,7 +69,7 @@ class ChainExecutor:
         if cut == 0:
             return {name: inputs[name] for name in wanted}
         self._advance(exit_number, 0, cut, values)
-        return {name: values[name].numpy() for name in wanted}
+        return {name: values[name] for name in wanted}
 
     def run_tail(self, exit_number: int, cut: int, tensors: Mapping[str, Array]) -> Array:
         """Layers cut+1..l on the tensors that crossed: the exit's logits, shape (n, classes).
@@ -80,8 +82,7 @@ class ChainExecutor:
         if cut == last:
             return tensors[output]
         self._advance(exit_number, cut, last, values)
-        logits: Array = values[output].numpy()
-        return logits
+        return values[output]
 
     def run(self, exit_number: int, inputs: Mapping[str, Array]) -> Array:
         """The exit's logits for `inputs`, all its layers."""
@@ -100,7 +101,7 @@ class ChainExecutor:
                 self._sessions[index], {name: values[name] for name in block.inputs}, block.outputs
             )
             values.update(zip(block.outputs, made, strict=True))
-        return {number: values[name].numpy() for number, name in wanted.items()}
+        return {number: values[name] for number, name in wanted.items()}
 
     def run_timed(
         self, exit_number: int, inputs: Mapping[str, Array], clock: Callable[[], float]
@@ -110,15 +111,16 @@ class ChainExecutor:
         instants = [clock()]
         self._advance(exit_number, 0, self.layers(exit_number), values, lambda: instants.append(clock()))
         blocks = self._model.exit(exit_number).blocks
-        logits: Array = values[self._model.exit(exit_number).output].numpy()
-        return logits, [(block, b - a) for block, (a, b) in zip(blocks, pairwise(instants), strict=True)]
+        return values[self._model.exit(exit_number).output], [
+            (block, b - a) for block, (a, b) in zip(blocks, pairwise(instants), strict=True)
+        ]
 
     def _advance(
         self,
         exit_number: int,
         start: int,
         stop: int,
-        values: dict[str, Any],
+        values: dict[str, Array],
         after_block: Callable[[], None] | None = None,
     ) -> None:
         """Run layers start+1..stop in place on `values`, which then holds what crosses at `stop`."""
@@ -177,6 +179,7 @@ class WholeModel:
     def __init__(self, model: BranchyModel, *, threads: int = 1) -> None:
         self._model = model
         self._session = make_session(model.graph.source.load(), str(model.graph.source.path), threads=threads)
+        return_memory()
         # By default the runtime computes every exit, whichever is asked for.
         self._path_only = ort.RunOptions()
         self._path_only.only_execute_path_to_fetches = True
@@ -190,15 +193,15 @@ class WholeModel:
         return logits
 
 
-def _given(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Any]:
+def _given(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
     check_tensors(tensors, specs)
-    return {
-        spec.name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensors[spec.name]))
-        for spec in specs
-    }
+    return {spec.name: np.ascontiguousarray(tensors[spec.name]) for spec in specs}
 
 
-def _block_sessions(model: BranchyModel, blocks: Sequence[int], threads: int) -> dict[int, Any]:
+def _block_sessions(
+    model: BranchyModel, blocks: Sequence[int], threads: int
+) -> tuple[dict[int, Any], dict[str, Any]]:
+    """A session for each block by index, and the weights that several of them use."""
     writer = BlockWriter(model.graph, model.graph.source.load())
     uses = Counter(name for index in blocks for name in writer.weights(model.blocks[index]))
     shared: dict[str, Any] = {}
@@ -211,4 +214,4 @@ def _block_sessions(model: BranchyModel, blocks: Sequence[int], threads: int) ->
         given = {name: shared[name] for name in writer.weights(block) & shared.keys()}
         proto = writer.write(block, without=given.keys())
         sessions[index] = make_session(proto, f"block {block.name}", threads=threads, shared=given)
-    return sessions
+    return sessions, shared

@@ -18,8 +18,8 @@ import onnx
 
 from offramp.errors import OfframpError
 from offramp.model.reading import WEIGHT_MARK, ModelSource, open_model
-from offramp.model.sessions import make_session
-from offramp.model.tensors import Array, TensorSpec
+from offramp.model.sessions import make_session, run_session
+from offramp.model.tensors import TensorSpec
 from offramp.model.work import node_macs
 
 # Two sizes tell an axis that grows with the batch from one that does not; small, since one path runs them.
@@ -246,11 +246,7 @@ def _run_shapes(source: ModelSource, inputs: Sequence[TensorSpec], names: Sequen
 
 def _shapes_of_run(session: Any, inputs: Sequence[TensorSpec], names: Sequence[str], size: int) -> Shapes:
     feeds = {spec.name: np.ones(spec.shape_at(size), spec.dtype) for spec in inputs}
-    try:
-        arrays: list[Array] = session.run(list(names), feeds)
-    except Exception as error:  # noqa: BLE001 - the runtime raises many types; none is ours
-        reason = str(error).splitlines()[0]
-        raise OfframpError("model", session.get_modelmeta().graph_name, f"does not run: {reason}") from None
+    arrays = run_session(session, feeds, list(names))
     return {
         name: (array.dtype.name, array.shape)
         for name, array in zip(names, arrays, strict=True)
