@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from offramp.cli.arguments import (
@@ -21,6 +20,7 @@ from offramp.cli.arguments import (
     SlotLength,
     errors,
     print_json,
+    progress_bar,
     scenario_from,
 )
 from offramp.errors import MissingExtraError, OfframpError
@@ -114,7 +114,7 @@ def device(
         insecure,
         supervised,
     )
-    with _bar(silent=json_ or supervised) as progress:
+    with progress_bar(json_ or supervised) as progress:
         bar = progress.add_task(f"device {id}", total=tasks)
         summary = run_device(
             settings,
@@ -158,7 +158,7 @@ def demo(
         errors.print(
             f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data."
         )
-    with _bar(silent=json_) as progress:
+    with progress_bar(json_) as progress:
         bar = progress.add_task("starting", total=drawn_from.tasks)
 
         def show(doing: str, ended: int, record: TaskRecord | None) -> None:
@@ -176,18 +176,6 @@ def demo(
     console.print(_options_table(run))
     for what, path in files.items():
         console.print(f"{what}: {path}")
-
-
-def _bar(*, silent: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-        disable=silent,
-    )
 
 
 def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:
@@ -214,17 +202,19 @@ def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:
 
 
 def _counts_table(summary: dict[str, object], title: str) -> Table:
-    table = Table(title=title)
-    for heading in ("submitted", *End, "mean gain", "accuracy", "expected", "finish"):
-        table.add_column(str(heading).replace("_", " "), justify="right")
-    table.add_row(
-        str(summary["submitted"]),
-        *(str(summary[str(end)]) for end in End),
-        _shown(summary["mean_gain"], "{:.3f}"),
-        _shown(summary["accuracy"], "{:.1%}"),
-        _shown(summary["expected_accuracy"], "{:.1%}"),
-        _against(summary),
-    )
+    table = Table(title=title, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    submitted = cast(int, summary["submitted"])
+    table.add_row("submitted", str(submitted))
+    for end in End:
+        count = cast(int, summary[str(end)])
+        share = f"  ({count / submitted:.1%})" if submitted else ""
+        table.add_row(str(end).replace("_", " "), f"{count}{share}")
+    table.add_row("mean gain", _shown(summary["mean_gain"], "{:.3f}"))
+    table.add_row("accuracy", _shown(summary["accuracy"], "{:.1%}"))
+    table.add_row("accuracy expected of these exits", _shown(summary["expected_accuracy"], "{:.1%}"))
+    table.add_row("finish, measured and predicted", _against(summary))
     return table
 
 
