@@ -10,6 +10,7 @@ import onnx
 import pytest
 from networks import FLOAT, NETWORKS, Network
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from offramp.errors import OfframpError
 from offramp.model.blocks import load_model
@@ -143,7 +144,7 @@ def test_constructs_that_cannot_be_cut(
 @pytest.mark.parametrize(
     ("shape", "complaint"),
     [
-        ([1, 3, 8, 8], "input x = .*free batch axis"),
+        ([2, 3, 8, 8], "input x = .*free batch axis"),
         (["batch", 3, "height", 8], "input x = .*every axis but the first"),
         ([], "input x = .*free batch axis"),
     ],
@@ -155,6 +156,40 @@ def test_inputs_without_a_free_batch_axis(shape: list[int | str], complaint: str
     graph = helper.make_graph(net.nodes, "network", net.inputs, net.outputs, net.weights)
     model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
     refused(write(model, tmp_path / "model.onnx"), complaint)
+
+
+def fixed_at_one(reduce_over_batch: bool) -> onnx.ModelProto:
+    """A network for one input at a time, whose Reshape targets name the 1."""
+    net = Network()
+    x = net.conv_relu(net.input("x", [1, 3, 8, 8]), 3, 8)
+    groups = net.op("Reshape", x, net.constant(np.array([1, 2, 4, 8, 8])))
+    shuffled = net.op("Transpose", groups, perm=[0, 2, 1, 3, 4])
+    x = net.conv_relu(net.op("Reshape", shuffled, net.constant(np.array([1, 8, 8, 8]))), 8, 8)
+    if reduce_over_batch:
+        x = net.op("Add", x, net.op("ReduceMax", x, axes=[0], keepdims=1))
+    x = net.op("Reshape", x, net.constant(np.array([1, -1])))
+    net.output(net.linear(x, 512, 10), "exit1")
+    graph = helper.make_graph(net.nodes, "network", net.inputs, net.outputs, net.weights)
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_a_batch_fixed_at_one_is_freed(tmp_path: Path) -> None:
+    """Each of several inputs gets the answer that the file's own graph gives to it alone."""
+    path = write(fixed_at_one(reduce_over_batch=False), tmp_path / "model.onnx")
+    model = load_model(path)
+    assert model.inputs[0].shape == (None, 3, 8, 8)
+    x = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
+    found = ChainExecutor(model).run(1, {"x": x})
+    reference = ReferenceEvaluator(str(path))
+    for i in range(5):
+        expected = reference.run(None, {"x": x[i : i + 1]})[0][0]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
+    """Here inputs of one batch would change each other's answers."""
+    path = write(fixed_at_one(reduce_over_batch=True), tmp_path / "model.onnx")
+    refused(path, "does not allow to free it")
 
 
 def test_exits_that_share_no_trunk(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def node_work(graph: Graph, node: int) -> float:
     """Work of a node for one input: multiply-accumulates, elements that it writes, weights that it reads."""
     extents = (graph.extent.get(name) for name in graph.nodes[node].output)
     written = sum(math.prod(extent.at(1)) for extent in extents if extent is not None)
-    read = sum(graph.weight_elements.get(name, 0) for name in graph.nodes[node].input)
+    read = graph.weight_elements(node)
     return float(graph.macs[node] + written + WEIGHT_WORK * read)
 
 

@@ -10,7 +10,9 @@ import onnx
 from onnx import numpy_helper
 
 from offramp.model.blocks import Block
-from offramp.model.graph import Extent, Graph, Kind
+from offramp.model.graph import Graph
+from offramp.model.kinds import Kind
+from offramp.model.shapes import Extent
 from offramp.model.tensors import Array
 
 
@@ -26,6 +28,11 @@ class BlockWriter:
         self._graph = graph
         self._weights = {tensor.name: tensor for tensor in whole.graph.initializer}
         self._nodes = whole.graph.node
+
+    @property
+    def initializers(self) -> Iterable[onnx.TensorProto]:
+        """All the weights of the whole model."""
+        return self._weights.values()
 
     def weights(self, block: Block) -> frozenset[str]:
         """Names of the initializers that the block needs."""

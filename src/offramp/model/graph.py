@@ -1,30 +1,21 @@
-"""An ONNX graph with what cutting needs to know: what depends on the inputs, shapes, and work.
-
-Shapes are found by inference at two batch sizes (by a run where inference does not know an operator), so
-each axis is known as fixed + per_input × size.
-"""
+"""An ONNX graph with what cutting needs to know: what depends on the inputs, shapes, and work."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 
 from offramp.errors import OfframpError
+from offramp.model.kinds import Kind, tensor_kinds
 from offramp.model.reading import WEIGHT_MARK, ModelSource, open_model
-from offramp.model.sessions import make_session, run_session
+from offramp.model.shapes import Extent, check_freed, dtype_name, find_shapes
 from offramp.model.tensors import TensorSpec
 from offramp.model.work import node_macs
 
-# Two sizes tell an axis that grows with the batch from one that does not; small, since one path runs them.
-_PROBE_SIZES = (2, 3)
-_STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _CROSSING_DTYPES = frozenset(
     {
         "float32",
@@ -43,32 +34,12 @@ _CROSSING_DTYPES = frozenset(
 )
 
 
-class Kind(Enum):
-    """What a tensor's value depends on."""
-
-    CONSTANT = "constant"  # weights only
-    BATCH = "batch"  # weights and the number of inputs: cheap to compute again on either side of a cut
-    DATA = "data"  # the inputs themselves
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A shape as a function of the number of inputs: axis i has fixed[i] + per_input[i] × size elements."""
-
-    fixed: tuple[int, ...]
-    per_input: tuple[int, ...]
-
-    def at(self, size: int) -> tuple[int, ...]:
-        """The shape for `size` inputs."""
-        return tuple(f + p * size for f, p in zip(self.fixed, self.per_input, strict=True))
-
-
 @dataclass(frozen=True, slots=True)
 class Graph:
     """A checked ONNX graph.
 
     `nodes` are in an executable order; `macs[i]` counts node i's multiply-accumulates for one input.
-    `dtype` and `extent` hold the tensors whose shape is known, `weight_elements` the initializers.
+    `dtype` and `extent` hold the tensors whose shape is known, weights among them.
     """
 
     source: ModelSource
@@ -80,7 +51,6 @@ class Graph:
     dtype: Mapping[str, str]
     extent: Mapping[str, Extent]
     macs: tuple[int, ...]
-    weight_elements: Mapping[str, int]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
 
@@ -97,6 +67,12 @@ class Graph:
     def is_data(self, node: int) -> bool:
         """Whether the node computes something that depends on the model's inputs."""
         return any(self.kind_of(name) is Kind.DATA for name in self.nodes[node].output)
+
+    def weight_elements(self, node: int) -> int:
+        """Elements of the constants that the node reads."""
+        names = (n for n in self.nodes[node].input if n and self.kind_of(n) is Kind.CONSTANT)
+        extents = (self.extent.get(name) for name in names)
+        return sum(math.prod(extent.at(1)) for extent in extents if extent is not None)
 
     def spec(self, name: str) -> TensorSpec | None:
         """How the tensor looks when it crosses a cut, or None if it cannot cross one.
@@ -122,7 +98,7 @@ def read_graph(path: Path) -> Graph:
     """
     source, skeleton = open_model(path)
     inputs = _input_specs(skeleton)
-    kind = _kinds(skeleton, [spec.name for spec in inputs])
+    kind = tensor_kinds(skeleton.graph.node, [spec.name for spec in inputs])
     outputs = tuple(value.name for value in skeleton.graph.output)
     producer = {name: i for i, node in enumerate(skeleton.graph.node) for name in node.output if name}
     for name in outputs:
@@ -130,17 +106,13 @@ def read_graph(path: Path) -> Graph:
             raise OfframpError(
                 "output", name, "must be computed from the model's inputs", "leave it out of the exits"
             )
-    shapes = [_infer_shapes(skeleton, inputs, size) for size in _PROBE_SIZES]
-    unknown = [n for n, k in kind.items() if k is Kind.DATA and any(n not in found for found in shapes)]
-    if unknown:
-        shapes = [
-            {**s, **found} for s, found in zip(shapes, _run_shapes(source, inputs, unknown), strict=True)
-        ]
-    extent, dtype = _extents(*shapes)
+    if source.freed:
+        check_freed(source, inputs, outputs)
+    extent, dtype = find_shapes(source, skeleton, inputs, [n for n, k in kind.items() if k is Kind.DATA])
     nodes = tuple(skeleton.graph.node)
-    weight_shapes = _weight_shapes(skeleton)
-    at = [{**weight_shapes, **{n: e.at(size) for n, e in extent.items()}} for size in _PROBE_SIZES]
-    low, high = ([node_macs(node, shapes_at) for node in nodes] for shapes_at in at)
+    # Two sizes, so that what does not grow with the batch does not count as work for an input.
+    one, two = ({name: e.at(size) for name, e in extent.items()} for size in (1, 2))
+    macs = (node_macs(node, two) - node_macs(node, one) for node in nodes)
     return Graph(
         source=source,
         opsets=tuple((o.domain, o.version) for o in skeleton.opset_import),
@@ -150,8 +122,7 @@ def read_graph(path: Path) -> Graph:
         kind=kind,
         dtype=dtype,
         extent=extent,
-        macs=tuple(max(0, h - lo) for lo, h in zip(low, high, strict=True)),
-        weight_elements={name: math.prod(shape) for name, shape in weight_shapes.items()},
+        macs=tuple(max(0, count) for count in macs),
         inputs=inputs,
         outputs=outputs,
     )
@@ -180,7 +151,7 @@ def _input_specs(skeleton: onnx.ModelProto) -> tuple[TensorSpec, ...]:
             raise OfframpError(
                 field, shown, "every axis but the first must be fixed", "export it with fixed sizes"
             )
-        dtype = _dtype_name(tensor.elem_type)
+        dtype = dtype_name(tensor.elem_type)
         if dtype not in _CROSSING_DTYPES:
             raise OfframpError(
                 field, dtype, "must be a numeric type that numpy has", "cast it inside the model"
@@ -189,88 +160,3 @@ def _input_specs(skeleton: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     if not specs:
         raise OfframpError("model", "no inputs", "a model needs at least one input")
     return tuple(specs)
-
-
-def _dtype_name(elem_type: int) -> str:
-    try:
-        return onnx.helper.tensor_dtype_to_np_dtype(elem_type).name
-    except (KeyError, TypeError):
-        return f"onnx type {elem_type}"
-
-
-def _kinds(skeleton: onnx.ModelProto, inputs: Sequence[str]) -> dict[str, Kind]:
-    kind = dict.fromkeys(inputs, Kind.DATA)
-    for node in skeleton.graph.node:
-        found = {kind.get(name, Kind.CONSTANT) for name in node.input if name}
-        if node.op_type in ("Shape", "Size") and node.domain in _STANDARD_DOMAINS and Kind.DATA in found:
-            found = {Kind.BATCH}
-        result = next((k for k in (Kind.DATA, Kind.BATCH) if k in found), Kind.CONSTANT)
-        kind.update((name, result) for name in node.output if name)
-    return kind
-
-
-Shapes = dict[str, tuple[str, tuple[int, ...]]]
-
-
-def _infer_shapes(skeleton: onnx.ModelProto, inputs: Sequence[TensorSpec], size: int) -> Shapes:
-    model = onnx.ModelProto()
-    model.CopyFrom(skeleton)
-    del model.graph.value_info[:]
-    sized = {spec.name: spec.shape_at(size) for spec in inputs}
-    for value in model.graph.input:
-        if value.name in sized:
-            value.type.tensor_type.shape.dim[0].dim_value = size
-    # A declared output shape may name the batch axis; what inference finds is more exact.
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError):
-        return {}
-    found: Shapes = {}
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            found[value.name] = (_dtype_name(tensor.elem_type), tuple(d.dim_value for d in tensor.shape.dim))
-    return found
-
-
-def _run_shapes(source: ModelSource, inputs: Sequence[TensorSpec], names: Sequence[str]) -> list[Shapes]:
-    """Dtypes and shapes of the named tensors from a run at each probe size, for operators without inference."""
-    model = source.load()
-    known = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    session = make_session(model, "model", optimise=False)
-    return [_shapes_of_run(session, inputs, names, size) for size in _PROBE_SIZES]
-
-
-def _shapes_of_run(session: Any, inputs: Sequence[TensorSpec], names: Sequence[str], size: int) -> Shapes:
-    feeds = {spec.name: np.ones(spec.shape_at(size), spec.dtype) for spec in inputs}
-    arrays = run_session(session, feeds, list(names))
-    return {
-        name: (array.dtype.name, array.shape)
-        for name, array in zip(names, arrays, strict=True)
-        if isinstance(array, np.ndarray)
-    }
-
-
-def _extents(low: Shapes, high: Shapes) -> tuple[dict[str, Extent], dict[str, str]]:
-    (size_low, size_high) = _PROBE_SIZES
-    extent: dict[str, Extent] = {}
-    dtype: dict[str, str] = {}
-    for name, (type_name, shape) in low.items():
-        other = high.get(name, ("", ()))[1]
-        if len(other) != len(shape) or name not in high:
-            continue
-        per_input = tuple((h - lo) // (size_high - size_low) for lo, h in zip(shape, other, strict=True))
-        fixed = tuple(lo - p * size_low for lo, p in zip(shape, per_input, strict=True))
-        extent[name], dtype[name] = Extent(fixed, per_input), type_name
-    return extent, dtype
-
-
-def _weight_shapes(skeleton: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in skeleton.graph.initializer}
-    for value in skeleton.graph.input:
-        if value.doc_string == WEIGHT_MARK:
-            shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-    return shapes

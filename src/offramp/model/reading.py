@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -15,6 +15,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from offramp.errors import OfframpError
+from offramp.model.batch import free_batch
 
 # Initializers up to this many bytes may be shapes, axes or scales, which shape inference needs to see.
 SMALL_INITIALIZER_BYTES = 2048
@@ -28,10 +29,14 @@ _RANDOM_OPERATORS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """An ONNX file that passed every check, by path and hash; weights are read again when they are needed."""
+    """An ONNX file that passed every check, by path and hash; weights are read again when they are needed.
+
+    `freed` tells that the file fixes the batch at 1 and that the loaded model has a free batch axis instead.
+    """
 
     path: Path
     sha256: str
+    freed: bool
 
     def load(self) -> onnx.ModelProto:
         """The whole model with its weights. Raises OfframpError if the file changed since it was checked."""
@@ -40,7 +45,14 @@ class ModelSource:
             raise OfframpError("model", str(self.path), "the file changed while in use", "load it again")
         proto = _parse(data, self.path)
         load_external_data_for_model(proto, str(self.path.parent))
-        return _inline_functions(proto, self.path)
+        proto = _inline_functions(proto, self.path)
+        if self.freed:
+            free_batch(proto)
+        return proto
+
+    def load_fixed(self) -> onnx.ModelProto:
+        """The whole model as it is in the file, without freeing the batch axis."""
+        return replace(self, freed=False).load()
 
 
 def open_model(path: Path) -> tuple[ModelSource, onnx.ModelProto]:
@@ -52,13 +64,13 @@ def open_model(path: Path) -> tuple[ModelSource, onnx.ModelProto]:
     sequences, sparse or random tensors.
     """
     data = _read_bytes(path)
-    source = ModelSource(path=path.resolve(), sha256=hashlib.sha256(data).hexdigest())
     proto = _parse(data, path)
     _check_constructs(proto)
     for tensor in _tensors(proto):
         _check_tensor(tensor, path)
     proto = _inline_functions(proto, path)
     _check_constructs(proto)
+    source = ModelSource(path.resolve(), hashlib.sha256(data).hexdigest(), freed=free_batch(proto))
     skeleton = _without_weights(proto)
     try:
         onnx.checker.check_model(skeleton)

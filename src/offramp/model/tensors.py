@@ -84,3 +84,14 @@ def check_tensors(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> 
 def _refuse_shape(spec: TensorSpec, array: Array) -> None:
     shape = "(" + ", ".join("n ≥ 1" if d is None else str(d) for d in spec.shape) + ")"
     raise OfframpError(f"shape of {spec.name}", array.shape, f"must be {shape}", "reshape it")
+
+
+def relative_error(found: Array, expected: Array) -> float:
+    """Largest absolute difference over the largest absolute value; infinity for other shapes or odd NaNs."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"):
+        return 0.0
+    difference = float(np.max(np.abs(found.astype(np.float64) - expected.astype(np.float64))))
+    scale = float(np.max(np.abs(expected.astype(np.float64))))
+    return difference / scale if np.isfinite(difference) and scale > 0 else float("inf")

@@ -8,20 +8,9 @@ import numpy as np
 
 from offramp.model.executor import ChainExecutor, WholeModel
 from offramp.model.inputs import random_inputs
-from offramp.model.tensors import Array
+from offramp.model.tensors import relative_error
 
 CHECK_SIZES = (1, 3, 10)
-
-
-def relative_error(found: Array, expected: Array) -> float:
-    """Largest absolute difference over the largest absolute value; infinity for other shapes or odd NaNs."""
-    if found.shape != expected.shape:
-        return float("inf")
-    if np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"):
-        return 0.0
-    difference = float(np.max(np.abs(found.astype(np.float64) - expected.astype(np.float64))))
-    scale = float(np.max(np.abs(expected.astype(np.float64))))
-    return difference / scale if np.isfinite(difference) and scale > 0 else float("inf")
 
 
 def cut_errors(
