@@ -12,7 +12,9 @@ from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import image_inputs
 from offramp.model.tensors import Array
 
-BATCH = 100
+MOST_IMAGES = 100
+# A batch's largest tensors should stay near the processor, and within a small machine's memory.
+MOST_BYTES = 32 << 20
 
 
 def labels_of(logits: Array) -> NDArray[np.int64]:
@@ -24,9 +26,11 @@ def labels_of(logits: Array) -> NDArray[np.int64]:
 
 
 def count_right(
-    executor: ChainExecutor, images: NDArray[np.uint8], labels: NDArray[np.int64], batch: int = BATCH
+    executor: ChainExecutor, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> Iterator[tuple[int, dict[int, int]]]:
     """After each batch: images done, and how many of them each exit has classified right."""
+    largest = max(count for exit in executor.model.exits for count in exit.cut_bytes)
+    batch = min(MOST_IMAGES, max(1, MOST_BYTES // largest))
     right = dict.fromkeys(executor.exits, 0)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
