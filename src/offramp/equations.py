@@ -97,6 +97,13 @@ def network_arrival(
     return device_start_s, send_s, sent_s, sent_s + link_delay_s
 
 
+def offloaded_finish(
+    edge_start_s: float | FloatArray, tail_s: float | FloatArray, answer_s: float
+) -> float | FloatArray:
+    """When the device has the answer of a task that the edge has a part in, under `network`."""
+    return edge_start_s + tail_s + answer_s
+
+
 def network_finish(
     send_s: float | FloatArray,
     edge_start_s: float | FloatArray,
@@ -105,7 +112,7 @@ def network_finish(
     local: BoolArray,
 ) -> FloatArray:
     """When the device has the answer under `network`: a local task ends with its head, others travel back."""
-    return np.where(local, send_s, edge_start_s + tail_s + answer_s)
+    return np.where(local, send_s, offloaded_finish(edge_start_s, tail_s, answer_s))
 
 
 @overload

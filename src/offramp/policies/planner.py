@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from importlib.util import find_spec
 from typing import NamedTuple, Self
 
 from offramp.equations import FloatArray
-from offramp.errors import MissingExtraError
 from offramp.observation import Observation, Timing
 from offramp.options import OptionTable, System
 from offramp.policies.base import Context
 from offramp.policies.greedy import Myopic
 from offramp.policies.planning.plan import Plan, make_plan
-from offramp.policies.planning.problem import COARSE_POINTS, FINE_POINTS, candidates, make_problem
+from offramp.policies.planning.problem import (
+    COARSE_POINTS,
+    FINE_POINTS,
+    Options,
+    candidate_options,
+    candidates,
+    make_problem,
+)
 from offramp.policies.planning.seen import SeenTasks
 from offramp.policies.planning.traffic import Traffic, scenario_traffic
 from offramp.task import DROP, Decision
@@ -30,11 +36,12 @@ class _Candidates(NamedTuple):
     """Options of one size on one device that can be best, and the table of the device's kind."""
 
     after: FloatArray
-    head_s: FloatArray
-    upload_s: FloatArray
-    tail_s: FloatArray
-    gain: FloatArray
+    options: Options
     decisions: tuple[Decision, ...]
+
+
+_BestRow = Callable[[Observation, Plan, _Candidates], int]
+"""The row of the candidates that is best for an observation, -1 to drop."""
 
 
 class Planner:
@@ -47,9 +54,7 @@ class Planner:
     """
 
     def __init__(self, system: System, timing: Timing, traffic: Traffic | None) -> None:
-        from offramp.policies.planning import kernels
-
-        self._best_option = kernels.best_option
+        self._best_row = _paper_row() if timing == "paper" else _network_row()
         self._system, self._timing = system, timing
         self._executor: Executor | None = None
         self._pending: Future[Plan] | None = None
@@ -64,8 +69,6 @@ class Planner:
     @classmethod
     def create(cls, context: Context) -> Self:
         """Plans for the context's scenario, or waits for tasks. MissingExtraError without numba."""
-        if find_spec("numba") is None:
-            raise MissingExtraError("numba", "research")
         traffic = None if context.scenario is None else scenario_traffic(context.scenario)
         return cls(context.system, context.timing, traffic)
 
@@ -79,34 +82,18 @@ class Planner:
         plan = self._plan
         if plan is None:
             return self._myopic.decide(observation)
-        task, backlog = observation.task, observation.backlog
+        task = observation.task
         found = self._candidates.get((task.device, task.size))
         if found is None:
             found = self._find_candidates(plan, task.device, task.size, observation.options)
-        now_s = observation.now_s
-        row = self._best_option(
-            found.after,
-            plan.step_s,
-            max(0.0, float(backlog.device_free_s[task.device]) - now_s),
-            max(0.0, float(backlog.edge_free_s[-1]) - now_s),
-            task.deadline_s - now_s,
-            found.head_s,
-            found.upload_s,
-            found.tail_s,
-            found.gain,
-            0,
-            len(found.decisions),
-        )
+        row = self._best_row(observation, plan, found)
         return found.decisions[row] if row >= 0 else DROP
 
     def _find_candidates(self, plan: Plan, device: int, size: int, options: OptionTable) -> _Candidates:
         rows = candidates(options, self._timing)
         found = _Candidates(
             plan.table(self._system.kind(device)),
-            options.head_s[rows],
-            options.upload_s[rows],
-            options.tail_s[rows],
-            options.gain[rows],
+            candidate_options([options], self._timing),
             tuple(Decision(int(options.exit[row]), int(options.cut[row])) for row in rows),
         )
         self._candidates[device, size] = found
@@ -150,3 +137,46 @@ class Planner:
 
     def _solve(self, traffic: Traffic, points: int) -> Plan:
         return make_plan(make_problem(self._system, traffic, self._timing, points))
+
+
+def _paper_row() -> _BestRow:
+    from offramp.policies.planning.paper_kernels import best_option
+
+    def row(observation: Observation, plan: Plan, found: _Candidates) -> int:
+        task, backlog, now_s = observation.task, observation.backlog, observation.now_s
+        return best_option(
+            found.after,
+            plan.grid,
+            max(0.0, float(backlog.device_free_s[task.device]) - now_s),
+            max(0.0, float(backlog.edge_free_s[-1]) - now_s),
+            task.deadline_s - now_s,
+            found.options,
+            0,
+            len(found.decisions),
+        )
+
+    return row
+
+
+def _network_row() -> _BestRow:
+    from offramp.policies.planning.network_kernels import best_option, edge_work
+
+    def row(observation: Observation, plan: Plan, found: _Candidates) -> int:
+        task, backlog, now_s = observation.task, observation.backlog, observation.now_s
+        return best_option(
+            found.after,
+            plan.grid,
+            plan.terms,
+            observation.ready_s - now_s,
+            float(backlog.device_free_s[task.device]) - now_s,
+            float(backlog.link_free_s[task.device]) - now_s,
+            edge_work(now_s, backlog.edge_arrivals_s, backlog.edge_free_s),
+            backlog.edge_arrivals_s - now_s,
+            backlog.edge_free_s - now_s,
+            task.deadline_s - now_s,
+            found.options,
+            0,
+            len(found.decisions),
+        )
+
+    return row

@@ -50,14 +50,17 @@ def _cache_folder() -> Path | None:
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function in nopython mode at its first call. The machine code is kept where that is possible."""
+    """Compile a function in nopython mode at its first call. The machine code is kept where that is possible.
+
+    It lets other threads run meanwhile: an edge decides while a plan is made beside.
+    """
     folder = _cache_folder()
     if folder is None:
-        return cast(Function, numba.njit(function))
+        return cast(Function, numba.njit(nogil=True)(function))
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder)
     try:
-        return cast(Function, numba.njit(cache=True)(function))
+        return cast(Function, numba.njit(cache=True, nogil=True)(function))
     finally:
         numba.config.CACHE_DIR = before
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
-from offramp.policies.planning.problem import Kind, Problem
+from offramp.policies.planning.problem import Grid, Kind, Problem, Terms
 from offramp.validation import write_atomically
 
 _MEMORY_PLANS = 64
@@ -29,12 +29,13 @@ class Plan:
     """Values after a decision, relative to idle, in gains.
 
     Attributes:
-        step_s: seconds between grid points.
+        grid, terms: of the problem.
         kinds: what devices the tables are for.
         after: (kinds, points, …) over the backlogs; see `solve`.
     """
 
-    step_s: float
+    grid: Grid
+    terms: Terms
     kinds: tuple[Kind, ...]
     after: FloatArray
 
@@ -64,7 +65,7 @@ def make_plan(problem: Problem) -> Plan:
             _memory[key] = after
             while len(_memory) > _MEMORY_PLANS:
                 _memory.popitem(last=False)
-    return Plan(problem.step_s, problem.kinds, after)
+    return Plan(problem.grid, problem.terms, problem.kinds, after)
 
 
 def forget_plans() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,21 +19,41 @@ FINE_POINTS = 100
 COARSE_POINTS = 61
 """Most grid points an axis otherwise."""
 FINE_KINDS = 2
+NETWORK_COARSER, EDGE_COARSER = 3, 2
+"""`network` has an axis more, so its axes have fewer points by the first factor; the edge's by the second too."""
+EDGE_TAILS = 8
+"""Work at the edge that is told apart under `network`, in longest tails."""
 MAX_KINDS = 8
 MAX_CLASSES = 16
 
 Kind = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class KindOptions:
-    """Candidates of one kind of device, flat over the classes: class c owns rows start[c]..start[c + 1] - 1."""
+class Options(NamedTuple):
+    """Candidates as compiled code takes them: class c owns rows start[c]..start[c + 1] - 1 of the others."""
 
     start: IntArray
     head_s: FloatArray
     upload_s: FloatArray
     tail_s: FloatArray
     gain: FloatArray
+    local: BoolArray
+
+
+class Grid(NamedTuple):
+    """Seconds between points: along the device's (and link's) axes, and along the edge's."""
+
+    step_s: float
+    edge_step_s: float
+
+
+class Terms(NamedTuple):
+    """What `network` adds, see `offramp.options.NetworkTerms`; `paper` reads none of it."""
+
+    decision_s: float
+    link_delay_s: float
+    answer_s: float
+    edge_workers: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +65,9 @@ class Problem:
         kind_share, own_share: share of the tasks of all devices of each kind, and of one device of it.
         options: candidates of each kind.
         class_share, budget_s: (C,) of the task classes.
-        step_s, points: the grid: backlogs 0, step_s, …, (points - 1) · step_s, which is at least every budget.
+        grid, shape: backlogs at multiples of the grid's steps, and how many: (device, edge) under `paper`, (device,
+            link, edge) under `network`.
+        terms: what `network` adds.
         gap_steps, gap_share: gaps between arrivals in steps, ascending, and their probabilities.
     """
 
@@ -52,30 +75,31 @@ class Problem:
     kinds: tuple[Kind, ...]
     kind_share: FloatArray
     own_share: FloatArray
-    options: tuple[KindOptions, ...]
+    options: tuple[Options, ...]
     class_share: FloatArray
     budget_s: FloatArray
-    step_s: float
-    points: int
+    grid: Grid
+    shape: tuple[int, ...]
+    terms: Terms
     gap_steps: IntArray
     gap_share: FloatArray
 
     @property
     def key(self) -> str:
         """SHA-256 over everything in it: the name of its plan."""
-        digest = hashlib.sha256(f"{FORMAT} {self.timing} {self.points}".encode())
-        arrays = [
+        digest = hashlib.sha256(f"{FORMAT} {self.timing} {self.shape} {self.terms}".encode())
+        arrays: list[np.ndarray[Any, Any]] = [
             np.array(self.kinds),
             self.kind_share,
             self.own_share,
             self.class_share,
             self.budget_s,
-            np.array(self.step_s),
+            np.array(self.grid),
             self.gap_steps,
             self.gap_share,
         ]
         for options in self.options:
-            arrays += [options.start, options.head_s, options.upload_s, options.tail_s, options.gain]
+            arrays += options
         for array in arrays:
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -92,20 +116,33 @@ def make_problem(system: System, traffic: Traffic, timing: Timing, most_points: 
     kinds = tuple(groups)
     kind_share = np.array([sum(traffic.device_share[n] for n in groups[kind]) for kind in kinds])
     own_share = kind_share / np.array([len(groups[kind]) for kind in kinds])
-    step_s, points = _grid(
-        traffic, most_points if len(kinds) <= FINE_KINDS else min(most_points, COARSE_POINTS)
-    )
+    options = tuple(_options(system, groups[kind][0], classes, timing) for kind in kinds)
+    if len(kinds) > FINE_KINDS:
+        most_points = min(most_points, COARSE_POINTS)
+    if timing == "paper":
+        step_s, points = _steps(traffic, most_points)
+        grid = Grid(step_s, step_s)
+        shape: tuple[int, ...] = (points, points)
+    else:
+        step_s, points = _steps(traffic, most_points // NETWORK_COARSER)
+        longest_tail_s = max(float(kind.tail_s.max(initial=0.0)) for kind in options)
+        work_s = min(traffic.horizon_s, EDGE_TAILS * longest_tail_s / system.network.edge_workers)
+        edge_points = max(2, points // EDGE_COARSER)
+        grid = Grid(step_s, max(work_s, 1e-6) / (edge_points - 1))
+        shape = (points, points, edge_points)
     gap_steps, gap_share = _on_grid(traffic, step_s, points)
+    network = system.network
     return Problem(
         timing=timing,
         kinds=kinds,
         kind_share=kind_share,
         own_share=own_share,
-        options=tuple(_kind_options(system, groups[kind][0], classes, timing) for kind in kinds),
+        options=options,
         class_share=np.array([task_class.share for task_class in classes]),
         budget_s=np.array([task_class.budget_s for task_class in classes]),
-        step_s=step_s,
-        points=points,
+        grid=grid,
+        shape=shape,
+        terms=Terms(network.decision_s, network.link_delay_s, network.answer_s, float(network.edge_workers)),
         gap_steps=gap_steps,
         gap_share=gap_share,
     )
@@ -142,18 +179,19 @@ def _beaten(cost: FloatArray, row: int) -> BoolArray:
     return beaten
 
 
-def _kind_options(system: System, device: int, classes: tuple[TaskClass, ...], timing: Timing) -> KindOptions:
-    start = [0]
-    columns: list[list[FloatArray]] = [[], [], [], []]
-    for task_class in classes:
-        options = system.options(device, task_class.size)
-        rows = candidates(options, timing)
-        for column, values in zip(
-            columns, (options.head_s, options.upload_s, options.tail_s, options.gain), strict=True
-        ):
-            column.append(values[rows])
-        start.append(start[-1] + len(rows))
-    return KindOptions(np.array(start), *(np.concatenate(column) for column in columns))
+def candidate_options(tables: list[OptionTable], timing: Timing) -> Options:
+    """The candidates of several tables, one after the other."""
+    kept = [(table, candidates(table, timing)) for table in tables]
+    columns = [
+        np.concatenate([getattr(table, name)[rows] for table, rows in kept])
+        for name in ("head_s", "upload_s", "tail_s", "gain", "local")
+    ]
+    start = np.concatenate((np.zeros(1, np.int64), np.cumsum([len(rows) for _, rows in kept])))
+    return Options(start, *columns)
+
+
+def _options(system: System, device: int, classes: tuple[TaskClass, ...], timing: Timing) -> Options:
+    return candidate_options([system.options(device, one.size) for one in classes], timing)
 
 
 def merged_classes(classes: tuple[TaskClass, ...]) -> tuple[TaskClass, ...]:
@@ -189,7 +227,7 @@ def group_kinds(system: System) -> dict[Kind, list[int]]:
     return merged
 
 
-def _grid(traffic: Traffic, points: int) -> tuple[float, int]:
+def _steps(traffic: Traffic, points: int) -> tuple[float, int]:
     """Step and number of points: parts of a slot where the traffic is slotted and its slots are few enough."""
     intervals = points - 1
     if traffic.slot_s is not None:

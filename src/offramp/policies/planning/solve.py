@@ -8,12 +8,17 @@ With one device nothing is approximate but the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from offramp.equations import FloatArray
-from offramp.policies.planning import kernels
-from offramp.policies.planning.problem import KindOptions, Problem
+from offramp.observation import Timing
+from offramp.policies.planning import network_kernels, paper_kernels
+from offramp.policies.planning.problem import Options, Problem
+from offramp.policies.planning.shared_kernels import others_moves, others_spread, others_value
 
 ROUNDS = 3
 IMPROVEMENTS = 8
@@ -23,13 +28,14 @@ TOLERANCE = 1e-4
 """Value differences below this share of a task's gain end an iteration early."""
 
 _PRIOR_MASS = 1e-6
+_KERNELS: dict[Timing, ModuleType] = {"paper": paper_kernels, "network": network_kernels}
 
 
 @dataclass(eq=False)
 class _Tracked:
-    """Working arrays of one kind of device; see `kernels` for their shapes."""
+    """Working arrays of one kind of device; see the timing models' kernels for their shapes."""
 
-    options: KindOptions
+    options: Options
     after: FloatArray
     scratch: FloatArray
     place: FloatArray
@@ -41,40 +47,38 @@ class _Tracked:
     earned: FloatArray
 
     @classmethod
-    def blank(cls, options: KindOptions, points: int, classes: int) -> _Tracked:
-        square = (points, points)
-        idle = np.zeros(square)
-        idle[0, 0] = 1.0
-        behind = np.zeros(square)
-        behind[0, :] = 1.0
+    def blank(cls, options: Options, shape: tuple[int, ...], classes: int) -> _Tracked:
+        idle, behind = np.zeros(shape), np.zeros(shape)
+        idle[(0,) * len(shape)] = 1.0
+        behind[(0,) * (len(shape) - 1)] = 1.0
         return cls(
             options=options,
-            after=np.zeros(square),
-            scratch=np.zeros(square),
-            place=np.zeros((*square, classes, 2), dtype=np.int16),
-            above=np.zeros((*square, classes, 2), dtype=np.float32),
-            reward=np.zeros((*square, classes), dtype=np.float32),
+            after=np.zeros(shape),
+            scratch=np.zeros(shape),
+            place=np.zeros((*shape, classes, len(shape)), dtype=np.int16),
+            above=np.zeros((*shape, classes, len(shape)), dtype=np.float32),
+            reward=np.zeros((*shape, classes), dtype=np.float32),
             now=idle,
             behind=behind,
-            moves=np.zeros(square),
-            earned=np.zeros(points),
+            moves=np.zeros((shape[-1], shape[-1])),
+            earned=np.zeros(shape[-1]),
         )
 
 
 def working_bytes(problem: Problem) -> int:
-    """Memory that `solve` will take for its arrays, bytes."""
-    square = problem.points**2
-    each = square * (6 * 8 + len(problem.budget_s) * (2 * 2 + 2 * 4 + 4))
+    """Memory that `solve` takes for its arrays, bytes, give or take what numba needs to run."""
+    classes, axes = len(problem.budget_s), len(problem.shape)
+    each = prod(problem.shape) * (8 * 8 + classes * (axes * (2 + 4) + 4)) + 3 * 8 * problem.shape[-1] ** 2
     return each * len(problem.kinds)
 
 
 def solve(problem: Problem) -> FloatArray:
-    """Values after a decision: (kinds, points, points) over own device's and edge's backlog, relative to idle.
+    """Values after a decision: (kinds, *shape) over the backlogs, relative to idle.
 
     At most `ROUNDS` · `IMPROVEMENTS` improvements, each with `SWEEPS` sweeps, whatever the problem.
     """
     classes = len(problem.budget_s)
-    tracked = [_Tracked.blank(options, problem.points, classes) for options in problem.options]
+    tracked = [_Tracked.blank(options, problem.shape, classes) for options in problem.options]
     for final in [False] * (ROUNDS - 1) + [True]:
         _plan(problem, tracked)
         if not final and problem.own_share[0] < 1.0:
@@ -83,32 +87,35 @@ def solve(problem: Problem) -> FloatArray:
     return np.stack([kind.after for kind in tracked])
 
 
+def _by_edge(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A table (…, E) as (S, E)."""
+    return table.reshape(-1, table.shape[-1])
+
+
 def _plan(problem: Problem, tracked: list[_Tracked]) -> None:
     """Policy iteration for every kind against the crowd as it is."""
+    kernels = _KERNELS[problem.timing]
     for _ in range(IMPROVEMENTS):
         for kind in tracked:
-            options = kind.options
             kernels.improve(
                 kind.after,
-                problem.step_s,
-                options.start,
+                problem.grid,
+                problem.terms,
+                kind.options,
                 problem.budget_s,
-                options.head_s,
-                options.upload_s,
-                options.tail_s,
-                options.gain,
                 kind.place,
                 kind.above,
                 kind.reward,
             )
             kind.moves[:] = 0.0
             kind.earned[:] = 0.0
-            kernels.others_moves(
-                kind.behind,
+            own_states, edge_points = _by_edge(kind.after).shape
+            others_moves(
+                _by_edge(kind.behind),
                 problem.class_share,
-                kind.place,
-                kind.above,
-                kind.reward,
+                kind.place.reshape(own_states, edge_points, *kind.place.shape[-2:]),
+                kind.above.reshape(own_states, edge_points, *kind.above.shape[-2:]),
+                kind.reward.reshape(own_states, edge_points, -1),
                 kind.moves,
                 kind.earned,
             )
@@ -129,15 +136,16 @@ def _others(problem: Problem, tracked: list[_Tracked], number: int) -> tuple[Flo
 
 def _evaluate(problem: Problem, tracked: list[_Tracked], number: int) -> float:
     """Sweep the stored choices; returns how much the first sweep changed the values (span)."""
-    kind = tracked[number]
+    kernels, kind = _KERNELS[problem.timing], tracked[number]
+    own_share = float(problem.own_share[number])
     moves, earned = _others(problem, tracked, number)
     before = np.zeros_like(kind.after)
     first_change = 0.0
     for sweep in range(SWEEPS):
         kernels.own_value(kind.after, problem.class_share, kind.place, kind.above, kind.reward, before)
-        kernels.others_value(kind.after, moves, earned, float(problem.own_share[number]), before)
-        kernels.until_next(before, problem.gap_steps, problem.gap_share, kind.scratch)
-        kind.scratch -= kind.scratch[0, 0]
+        others_value(_by_edge(kind.after), moves, earned, own_share, _by_edge(before))
+        kernels.until_next(before, problem.grid, problem.gap_steps, problem.gap_share, kind.scratch)
+        kind.scratch -= kind.scratch.flat[0]
         change = float(np.ptp(kind.scratch - kind.after))
         kind.after, kind.scratch = kind.scratch, kind.after
         if sweep == 0:
@@ -149,11 +157,11 @@ def _evaluate(problem: Problem, tracked: list[_Tracked], number: int) -> float:
 
 def _meet_crowd(problem: Problem, tracked: list[_Tracked], number: int) -> None:
     """Distribution of a device's backlog given the edge's, at arrivals, under the stored choices."""
-    kind = tracked[number]
+    kernels, kind = _KERNELS[problem.timing], tracked[number]
     moves, _ = _others(problem, tracked, number)
     moved, later, following = (np.zeros_like(kind.now) for _ in range(3))
     for _ in range(CROWD_SWEEPS):
-        kernels.others_spread(kind.now, moves, moved)
+        others_spread(_by_edge(kind.now), moves, _by_edge(moved))
         kernels.spread(
             kind.now,
             float(problem.own_share[number]),
@@ -163,12 +171,15 @@ def _meet_crowd(problem: Problem, tracked: list[_Tracked], number: int) -> None:
             moved,
             later,
         )
-        kernels.run_down(later, problem.gap_steps, problem.gap_share, following)
+        kernels.run_down(later, problem.grid, problem.gap_steps, problem.gap_share, following)
         change = float(np.abs(following - kind.now).sum())
         kind.now, following = following, kind.now
         if change < TOLERANCE:
             break
     # Where the edge is hardly ever so far behind, what is known of the device alone stands in.
-    alone = np.triu(np.broadcast_to(kind.now.sum(axis=1)[:, None], kind.now.shape))
-    alone = alone / alone.sum(axis=0)
-    kind.behind = (kind.now + _PRIOR_MASS * alone) / (kind.now.sum(axis=0) + _PRIOR_MASS)
+    now, behind = _by_edge(kind.now), _by_edge(kind.behind)
+    alone = np.broadcast_to(now.sum(axis=1)[:, None], now.shape)
+    if problem.timing == "paper":
+        alone = np.triu(alone)
+    behind[:] = now + _PRIOR_MASS * alone / alone.sum(axis=0)
+    behind /= behind.sum(axis=0)

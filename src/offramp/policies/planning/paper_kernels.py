@@ -1,52 +1,35 @@
-"""The planner's recursion, compiled. The arithmetic is that of `offramp.equations`, compiled as it stands.
+"""The recursion under `paper`, compiled: states are how far the own device and the edge are behind.
 
-Importing this module loads numba. Tables are (points, points) arrays over the backlog of the own device (first
-axis) and of the edge (second axis) at multiples of a step. Under `paper` a device is never further behind than
-the edge, because its task ends on the edge after it; entries with device > edge are not used.
+The arithmetic is that of `offramp.equations`, compiled as it stands. Tables are (points, points): device first, edge
+second, at multiples of one step. A device is never further behind than the edge, because its task ends on the edge
+after it; entries with device > edge are not used.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from offramp import equations
-
-Array = np.ndarray[Any, Any]
-
-# Typed as they are called here: numba compiles for scalars what NumPy takes as arrays.
-_paper_timeline: Any = njit(cache=True)(equations.paper_timeline)
-_on_time: Any = njit(cache=True)(equations.on_time)
+from offramp.equations import FloatArray, IntArray
+from offramp.policies.planning.problem import Grid, Options, Terms
+from offramp.policies.planning.shared_kernels import Array, cell, on_time, paper_timeline
+from offramp.solvers.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
-def _cell(instant_s: float, step_s: float, points: int) -> tuple[int, float]:
-    """Grid point at or below an instant, and the fraction of a step above it."""
-    place = min(max(instant_s / step_s, 0.0), points - 1.0)
-    base = min(int(place), points - 2)
-    return base, place - base
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def _read(table: Array, row: int, above_row: float, column: int, above_column: float) -> float:
     near: float = table[row, column] * (1.0 - above_column) + table[row, column + 1] * above_column
     far: float = table[row + 1, column] * (1.0 - above_column) + table[row + 1, column + 1] * above_column
     return near * (1.0 - above_row) + far * above_row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def best_option(
-    after: Array,
-    step_s: float,
+    after: FloatArray,
+    grid: Grid,
     device_s: float,
     edge_s: float,
     budget_s: float,
-    head_s: Array,
-    upload_s: Array,
-    tail_s: Array,
-    gain: Array,
+    options: Options,
     first: int,
     last: int,
 ) -> int:
@@ -55,32 +38,31 @@ def best_option(
     Backlogs and budget count from the instant of the decision.
     """
     points = after.shape[0]
-    row, above_row = _cell(device_s, step_s, points)
-    column, above_column = _cell(edge_s, step_s, points)
+    row, above_row = cell(device_s, grid.step_s, points)
+    column, above_column = cell(edge_s, grid.step_s, points)
     best = -1
     best_value = _read(after, row, above_row, column, above_column)
     for option in range(first, last):
-        line = _paper_timeline(0.0, device_s, edge_s, head_s[option], upload_s[option], tail_s[option])
-        if not _on_time(line.finish_s, budget_s):
+        line = paper_timeline(
+            0.0, device_s, edge_s, options.head_s[option], options.upload_s[option], options.tail_s[option]
+        )
+        if not on_time(line.finish_s, budget_s):
             continue
-        row, above_row = _cell(line.send_s, step_s, points)
-        column, above_column = _cell(line.finish_s, step_s, points)
-        value = gain[option] + _read(after, row, above_row, column, above_column)
+        row, above_row = cell(line.send_s, grid.step_s, points)
+        column, above_column = cell(line.finish_s, grid.step_s, points)
+        value = options.gain[option] + _read(after, row, above_row, column, above_column)
         if value > best_value:
             best, best_value = option, value
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def improve(
-    after: Array,
-    step_s: float,
-    start: Array,
-    budget_s: Array,
-    head_s: Array,
-    upload_s: Array,
-    tail_s: Array,
-    gain: Array,
+    after: FloatArray,
+    grid: Grid,
+    terms: Terms,
+    options: Options,
+    budget_s: FloatArray,
     place: Array,
     above: Array,
     reward: Array,
@@ -90,27 +72,29 @@ def improve(
     for device in range(points):
         for edge in range(device, points):
             for number in range(len(budget_s)):
+                send_s, finish_s, earned = device * grid.step_s, edge * grid.step_s, 0.0
                 option = best_option(
                     after,
-                    step_s,
-                    device * step_s,
-                    edge * step_s,
+                    grid,
+                    send_s,
+                    finish_s,
                     budget_s[number],
-                    head_s,
-                    upload_s,
-                    tail_s,
-                    gain,
-                    start[number],
-                    start[number + 1],
+                    options,
+                    options.start[number],
+                    options.start[number + 1],
                 )
-                send_s, finish_s, earned = device * step_s, edge * step_s, 0.0
                 if option >= 0:
-                    line = _paper_timeline(
-                        0.0, send_s, finish_s, head_s[option], upload_s[option], tail_s[option]
+                    line = paper_timeline(
+                        0.0,
+                        send_s,
+                        finish_s,
+                        options.head_s[option],
+                        options.upload_s[option],
+                        options.tail_s[option],
                     )
-                    send_s, finish_s, earned = line.send_s, line.finish_s, gain[option]
-                row, above_row = _cell(send_s, step_s, points)
-                column, above_column = _cell(finish_s, step_s, points)
+                    send_s, finish_s, earned = line.send_s, line.finish_s, options.gain[option]
+                row, above_row = cell(send_s, grid.step_s, points)
+                column, above_column = cell(finish_s, grid.step_s, points)
                 place[device, edge, number, 0] = row
                 place[device, edge, number, 1] = column
                 above[device, edge, number, 0] = above_row
@@ -118,7 +102,7 @@ def improve(
                 reward[device, edge, number] = earned
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def own_value(after: Array, share: Array, place: Array, above: Array, reward: Array, out: Array) -> None:
     """Expected gain plus value of an arrival at the tracked device, under the stored choices."""
     points = after.shape[0]
@@ -139,34 +123,10 @@ def own_value(after: Array, share: Array, place: Array, above: Array, reward: Ar
             out[device, edge] = total
 
 
-@njit(cache=True, nogil=True)
-def others_value(after: Array, moves: Array, earned: Array, own: float, before: Array) -> None:
-    """Turn the value of an own arrival into that of any: `own` is the share of the tracked device's tasks."""
-    points = after.shape[0]
-    for device in range(points):
-        for edge in range(device, points):
-            total = earned[edge]
-            for later in range(edge, points):
-                total += moves[edge, later] * after[device, later]
-            before[device, edge] = own * before[device, edge] + total
-
-
-@njit(cache=True, nogil=True)
-def others_spread(now: Array, moves: Array, moved: Array) -> None:
-    """Carry a distribution over states through arrivals at other devices."""
-    points = now.shape[0]
-    moved[:] = 0.0
-    for device in range(points):
-        for edge in range(device, points):
-            mass = now[device, edge]
-            if mass < 1e-12:
-                continue
-            for later in range(edge, points):
-                moved[device, later] += mass * moves[edge, later]
-
-
-@njit(cache=True, nogil=True)
-def until_next(before: Array, gap_steps: Array, gap_share: Array, after: Array) -> None:
+@compiled
+def until_next(
+    before: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, after: FloatArray
+) -> None:
     """Value after a decision from the value at the next arrival, both backlogs having run down meanwhile."""
     points = before.shape[0]
     tail = np.zeros(points + 1)
@@ -186,31 +146,7 @@ def until_next(before: Array, gap_steps: Array, gap_share: Array, after: Array) 
         after[edge + 1, edge] = after[edge, edge] + after[edge + 1, edge + 1] - after[edge, edge + 1]
 
 
-@njit(cache=True, nogil=True)
-def others_moves(
-    behind: Array, share: Array, place: Array, above: Array, reward: Array, moves: Array, earned: Array
-) -> None:
-    """Where an arrival at some other device takes the edge, and what it earns, for every edge backlog.
-
-    `behind` (points, points) is the distribution of that device's backlog for each backlog of the edge. Adds into
-    `moves` (points, points) and `earned` (points,).
-    """
-    points = behind.shape[0]
-    for edge in range(points):
-        for device in range(edge + 1):
-            weight = behind[device, edge]
-            if weight < 1e-9:
-                continue
-            for number in range(len(share)):
-                part = weight * share[number]
-                column = place[device, edge, number, 1]
-                above_column = above[device, edge, number, 1]
-                moves[edge, column] += part * (1.0 - above_column)
-                moves[edge, column + 1] += part * above_column
-                earned[edge] += part * reward[device, edge, number]
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def spread(
     now: Array, own: float, share: Array, place: Array, above: Array, moved: Array, later: Array
 ) -> None:
@@ -234,8 +170,10 @@ def spread(
                 later[row + 1, column + 1] += part * above_row * above_column
 
 
-@njit(cache=True, nogil=True)
-def run_down(later: Array, gap_steps: Array, gap_share: Array, now: Array) -> None:
+@compiled
+def run_down(
+    later: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, now: FloatArray
+) -> None:
     """Carry a distribution over states from a decision to the next arrival."""
     points = later.shape[0]
     now[:] = 0.0

@@ -1,0 +1,286 @@
+"""The recursion under `network`, compiled: states are how far the own device, its link and the edge are behind.
+
+The arithmetic is that of `offramp.equations`, compiled as it stands. Tables are (points, points, edge points). The
+edge's backlog is the work that has been sent its way, shared by its workers: it runs down from the decision on, so
+what is still on a link counts as if it were there. That is all the recursion simplifies; the decision itself uses
+the forecast that it is shown.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from offramp.equations import FloatArray, IntArray
+from offramp.policies.planning.problem import Grid, Options, Terms
+from offramp.policies.planning.shared_kernels import Array, cell, network_arrival, offloaded_finish, on_time
+from offramp.solvers.compiled import compiled
+
+
+@compiled
+def _read_plane(table: FloatArray, row: int, above_row: float, column: int, above_column: float) -> float:
+    near: float = table[row, column] * (1.0 - above_column) + table[row, column + 1] * above_column
+    far: float = table[row + 1, column] * (1.0 - above_column) + table[row + 1, column + 1] * above_column
+    return near * (1.0 - above_row) + far * above_row
+
+
+@compiled
+def _read(table: FloatArray, device: int, link: int, edge: int, above: tuple[float, float, float]) -> float:
+    near = _read_plane(table[device], link, above[1], edge, above[2])
+    far = _read_plane(table[device + 1], link, above[1], edge, above[2])
+    value: float = near * (1.0 - above[0]) + far * above[0]
+    return value
+
+
+@compiled
+def _read_at(table: FloatArray, grid: Grid, device_s: float, link_s: float, edge_s: float) -> float:
+    device, above_device = cell(device_s, grid.step_s, table.shape[0])
+    link, above_link = cell(link_s, grid.step_s, table.shape[1])
+    edge, above_edge = cell(edge_s, grid.edge_step_s, table.shape[2])
+    value: float = _read(table, device, link, edge, (above_device, above_link, above_edge))
+    return value
+
+
+@compiled
+def _edge_start(arrival_s: float, edge_arrivals_s: FloatArray, edge_free_s: FloatArray) -> float:
+    """When the edge starts what reaches it at an instant: behind the jobs forecast to reach it by then."""
+    ahead = np.searchsorted(edge_arrivals_s, arrival_s, side="right")
+    start_s: float = max(arrival_s, edge_free_s[ahead])
+    return start_s
+
+
+@compiled
+def _finish(
+    options: Options,
+    option: int,
+    terms: Terms,
+    ready_s: float,
+    device_s: float,
+    link_s: float,
+    edge_arrivals_s: FloatArray,
+    edge_free_s: FloatArray,
+) -> tuple[float, float, float, float]:
+    """(finish, device free, link free, work added for each of the edge's workers) after an option."""
+    _, send_s, sent_s, arrival_s = network_arrival(
+        ready_s,
+        device_s,
+        link_s,
+        terms.link_delay_s,
+        options.head_s[option],
+        options.upload_s[option],
+    )
+    if options.local[option]:
+        return send_s, send_s, link_s, 0.0
+    start_s = _edge_start(arrival_s, edge_arrivals_s, edge_free_s)
+    tail_s = options.tail_s[option]
+    finish_s = offloaded_finish(start_s, tail_s, terms.answer_s)
+    return finish_s, send_s, sent_s, tail_s / terms.edge_workers
+
+
+@compiled
+def best_option(
+    after: FloatArray,
+    grid: Grid,
+    terms: Terms,
+    ready_s: float,
+    device_s: float,
+    link_s: float,
+    edge_work_s: float,
+    edge_arrivals_s: FloatArray,
+    edge_free_s: FloatArray,
+    budget_s: float,
+    options: Options,
+    first: int,
+    last: int,
+) -> int:
+    """The option first..last-1 that is on time with the greatest gain plus value after it; -1 to drop.
+
+    Every instant counts from the decision; the edge's forecast is as in `Backlog`, and `edge_work_s` is what it has
+    to do for each of its workers.
+    """
+    best = -1
+    best_value = _read_at(after, grid, device_s, link_s, edge_work_s)
+    for option in range(first, last):
+        finish_s, free_s, link_free_s, work_s = _finish(
+            options, option, terms, ready_s, device_s, link_s, edge_arrivals_s, edge_free_s
+        )
+        if not on_time(finish_s, budget_s):
+            continue
+        value = options.gain[option] + _read_at(after, grid, free_s, link_free_s, edge_work_s + work_s)
+        if value > best_value:
+            best, best_value = option, value
+    return best
+
+
+@compiled
+def edge_work(now_s: float, edge_arrivals_s: FloatArray, edge_free_s: FloatArray) -> float:
+    """Seconds of work for each worker that the forecast of `Backlog` holds."""
+    work_s: float = max(0.0, edge_free_s[0] - now_s)
+    for job in range(len(edge_arrivals_s)):
+        begun_s = max(edge_free_s[job], edge_arrivals_s[job], now_s)
+        work_s += max(0.0, edge_free_s[job + 1] - begun_s)
+    return work_s
+
+
+@compiled
+def improve(
+    after: FloatArray,
+    grid: Grid,
+    terms: Terms,
+    options: Options,
+    budget_s: FloatArray,
+    place: Array,
+    above: Array,
+    reward: Array,
+) -> None:
+    """For every state and class the best option: where it leads (`place`, `above`) and what it earns."""
+    nothing = np.empty(0)
+    edge_free_s = np.empty(1)
+    for device in range(after.shape[0]):
+        for link in range(after.shape[1]):
+            for edge in range(after.shape[2]):
+                edge_free_s[0] = edge * grid.edge_step_s
+                for number in range(len(budget_s)):
+                    device_s, link_s, work_s = (
+                        device * grid.step_s,
+                        link * grid.step_s,
+                        edge * grid.edge_step_s,
+                    )
+                    earned = 0.0
+                    option = best_option(
+                        after,
+                        grid,
+                        terms,
+                        terms.decision_s,
+                        device_s,
+                        link_s,
+                        work_s,
+                        nothing,
+                        edge_free_s,
+                        budget_s[number],
+                        options,
+                        options.start[number],
+                        options.start[number + 1],
+                    )
+                    if option >= 0:
+                        _, device_s, link_s, added_s = _finish(
+                            options,
+                            option,
+                            terms,
+                            terms.decision_s,
+                            device_s,
+                            link_s,
+                            nothing,
+                            edge_free_s,
+                        )
+                        work_s += added_s
+                        earned = options.gain[option]
+                    here = place[device, link, edge, number]
+                    part = above[device, link, edge, number]
+                    here[0], part[0] = cell(device_s, grid.step_s, after.shape[0])
+                    here[1], part[1] = cell(link_s, grid.step_s, after.shape[1])
+                    here[2], part[2] = cell(work_s, grid.edge_step_s, after.shape[2])
+                    reward[device, link, edge, number] = earned
+
+
+@compiled
+def own_value(
+    after: FloatArray, share: FloatArray, place: Array, above: Array, reward: Array, out: FloatArray
+) -> None:
+    """Expected gain plus value of an arrival at the tracked device, under the stored choices."""
+    for device in range(after.shape[0]):
+        for link in range(after.shape[1]):
+            for edge in range(after.shape[2]):
+                total = 0.0
+                for number in range(len(share)):
+                    here = place[device, link, edge, number]
+                    part = above[device, link, edge, number]
+                    total += share[number] * (
+                        reward[device, link, edge, number]
+                        + _read(after, here[0], here[1], here[2], (part[0], part[1], part[2]))
+                    )
+                out[device, link, edge] = total
+
+
+@compiled
+def until_next(
+    before: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, after: FloatArray
+) -> None:
+    """Value after a decision from the value at the next arrival, all backlogs having run down meanwhile."""
+    after[:] = 0.0
+    last = max(before.shape[0], before.shape[1]) - 1
+    left = 1.0
+    for index in range(len(gap_steps)):
+        gap, share = gap_steps[index], gap_share[index]
+        if gap >= last and gap * grid.step_s >= (before.shape[2] - 1) * grid.edge_step_s:
+            break
+        left -= share
+        for edge in range(before.shape[2]):
+            low, above = cell(edge * grid.edge_step_s - gap * grid.step_s, grid.edge_step_s, before.shape[2])
+            for device in range(before.shape[0]):
+                for link in range(before.shape[1]):
+                    row = before[max(device - gap, 0), max(link - gap, 0)]
+                    after[device, link, edge] += share * (row[low] * (1.0 - above) + row[low + 1] * above)
+    after += left * before[0, 0, 0]
+
+
+@compiled
+def spread(
+    now: FloatArray,
+    own_share: float,
+    share: FloatArray,
+    place: Array,
+    above: Array,
+    moved: FloatArray,
+    later: FloatArray,
+) -> None:
+    """Carry a distribution over states through one arrival: own tasks by choice; `moved` is the others' part."""
+    later[:] = moved
+    for device in range(now.shape[0]):
+        for link in range(now.shape[1]):
+            for edge in range(now.shape[2]):
+                mass = now[device, link, edge] * own_share
+                if mass < 1e-12:
+                    continue
+                for number in range(len(share)):
+                    here = place[device, link, edge, number]
+                    part = above[device, link, edge, number]
+                    for corner in range(8):
+                        weight = mass * share[number]
+                        weight *= part[0] if corner & 1 else 1.0 - part[0]
+                        weight *= part[1] if corner & 2 else 1.0 - part[1]
+                        weight *= part[2] if corner & 4 else 1.0 - part[2]
+                        if weight > 0.0:
+                            later[
+                                here[0] + (corner & 1),
+                                here[1] + ((corner >> 1) & 1),
+                                here[2] + ((corner >> 2) & 1),
+                            ] += weight
+
+
+@compiled
+def run_down(
+    later: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, now: FloatArray
+) -> None:
+    """Carry a distribution over states from a decision to the next arrival."""
+    now[:] = 0.0
+    last = max(later.shape[0], later.shape[1]) - 1
+    for device in range(later.shape[0]):
+        for link in range(later.shape[1]):
+            for edge in range(later.shape[2]):
+                mass = later[device, link, edge]
+                if mass < 1e-12:
+                    continue
+                left = mass
+                for index in range(len(gap_steps)):
+                    gap = gap_steps[index]
+                    if gap >= last and gap * grid.step_s >= edge * grid.edge_step_s:
+                        break
+                    part = mass * gap_share[index]
+                    left -= part
+                    low, above = cell(
+                        edge * grid.edge_step_s - gap * grid.step_s, grid.edge_step_s, later.shape[2]
+                    )
+                    row = now[max(device - gap, 0), max(link - gap, 0)]
+                    row[low] += part * (1.0 - above)
+                    row[low + 1] += part * above
+                now[0, 0, 0] += left
