@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances
 from test_runtime_model import generic
 from world import Device, World
 
@@ -19,6 +18,7 @@ from offramp.runtime.edge_core import Limits
 from offramp.runtime.outcomes import End, Ledger
 from offramp.runtime.protocol import Refusal
 from offramp.scenario import Scenario
+from strategies import instances
 
 FAULTS = ("disconnect", "connect", "silent", "alive", "cut", "uncut", "drain")
 

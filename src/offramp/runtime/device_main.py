@@ -18,6 +18,7 @@ from offramp.runtime.link import make_link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
+from offramp.runtime.protocol import is_name
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
@@ -60,6 +61,13 @@ def run_device(
     if not settings.slowdown >= 1.0:
         raise OfframpError(
             "slowdown", settings.slowdown, "must be >= 1", "a device cannot be faster than its machine"
+        )
+    if not is_name(settings.device):
+        raise OfframpError(
+            "id",
+            settings.device,
+            "1 to 64 letters, digits, dots, dashes, underscores",
+            "choose a plainer one",
         )
     if settings.edge != FROM_SUPERVISOR:
         check_exposure("edge", split_address("edge", settings.edge)[0], settings.insecure)

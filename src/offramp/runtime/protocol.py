@@ -299,6 +299,15 @@ def largest_frame(specs: Sequence[Sequence[TensorSpec]], size: int) -> int:
     return size * largest + FRAME_OVERHEAD_BYTES
 
 
+def is_name(text: str) -> bool:
+    """Whether a device may be called this."""
+    try:
+        msgspec.convert(text, Name)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def fits(value: Any) -> float:
     """A duration as messages hold it: clipped into their range."""
     return min(max(float(value), -1e7), 1e7)
