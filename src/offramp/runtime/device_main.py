@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
 from offramp.runtime.device_agent import DeviceAgent, Endpoint, Identity
-from offramp.runtime.edge_main import cap_of, load_executor
+from offramp.runtime.edge_main import cap_of, check_max_size, load_executor
 from offramp.runtime.link import make_link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
@@ -69,6 +69,7 @@ def run_device(
             "1 to 64 letters, digits, dots, dashes, underscores",
             "choose a plainer one",
         )
+    check_max_size(settings.max_size)
     if settings.edge != FROM_SUPERVISOR:
         check_exposure("edge", split_address("edge", settings.edge)[0], settings.insecure)
     link = make_link(settings.rate, settings.delay, settings.link_trace, time.monotonic())
