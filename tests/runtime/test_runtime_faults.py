@@ -118,7 +118,7 @@ def test_a_device_without_its_edge_takes_the_best_exit_that_fits(
 def test_an_edge_that_hangs_costs_no_task_that_fits_locally(
     four_exits: tuple[ExitCoefficients, ...],
 ) -> None:
-    scenario = Scenario(tasks=80, devices=2).changed(p=0.02)
+    scenario = Scenario(tasks=80, devices=2, device_slowdown=5.0).changed(p=0.02)
     instance = draw_instance(scenario, four_exits, np.random.default_rng(1))
     world = World(instance.system, EdgeOnly())
     for device in world.devices:
