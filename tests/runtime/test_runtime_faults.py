@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances
 from test_runtime_model import generic
 from world import Device, World
 
@@ -19,6 +18,7 @@ from offramp.runtime.edge_core import Limits
 from offramp.runtime.outcomes import End, Ledger
 from offramp.runtime.protocol import Refusal
 from offramp.scenario import Scenario
+from strategies import instances
 
 FAULTS = ("disconnect", "connect", "silent", "alive", "cut", "uncut", "drain")
 
@@ -118,7 +118,7 @@ def test_a_device_without_its_edge_takes_the_best_exit_that_fits(
 def test_an_edge_that_hangs_costs_no_task_that_fits_locally(
     four_exits: tuple[ExitCoefficients, ...],
 ) -> None:
-    scenario = Scenario(tasks=80, devices=2).changed(p=0.02)
+    scenario = Scenario(tasks=80, devices=2, device_slowdown=5.0).changed(p=0.02)
     instance = draw_instance(scenario, four_exits, np.random.default_rng(1))
     world = World(instance.system, EdgeOnly())
     for device in world.devices:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import instances
 from world import World
 
 from offramp.instance import Instance
@@ -17,6 +16,7 @@ from offramp.policies.greedy import Myopic
 from offramp.runtime.outcomes import End
 from offramp.simulator import simulate
 from offramp.task import DROP, Decision
+from strategies import instances
 
 
 def generic(instance: Instance) -> Instance:

@@ -59,6 +59,7 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
         protocol.Choice: st.integers(0, 1000),
         protocol.Seconds: st.floats(0, 1e7),
         protocol.Signed: st.floats(-1e7, 1e7),
+        protocol.Share: st.floats(0, 1),
         protocol.Rate: st.floats(1e-3, 1e15),
         protocol.Weight: st.floats(0, 1e6),
         protocol.Factor: st.floats(1e-3, 1e6),
@@ -136,7 +137,7 @@ def test_bombs_are_refused(frame: bytes) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e9])
 def test_numbers_out_of_range_are_refused(value: float) -> None:
-    announce = Announce(0, 1, 0.1, 0.1, 0, value, 0.0, 1.0, 1.0, 0.0)
+    announce = Announce(0, 1, 0.1, 0.1, 0, value, 0.0, 1.0, 1.0, 0.0, 0.0)
     with pytest.raises(ProtocolError, match="float"):
         protocol.decode_from_device(encode(announce))
 

@@ -42,13 +42,13 @@ Data = Annotated[
 PolicyName = Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy-file", help="A trained policy's file.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Plain text also off loopback.")]
-MaxSize = Annotated[int, typer.Option("--max-size", min=1, max=1000, help="Most inputs in one task.")]
+MaxSize = Annotated[int, typer.Option("--max-size", help="Most inputs in one task.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
 def edge(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 7077,
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 7077,
     bundle: RuntimeBundle = None,
     policy: PolicyName = DEFAULT_POLICY,
     policy_file: PolicyFile = None,
@@ -71,7 +71,7 @@ def edge(
 def device(
     edge: Annotated[str, typer.Option("--edge", help="The edge, HOST:PORT.")],
     id: Annotated[str, typer.Option("--id", help="Name of this device, one of a kind on its edge.")],
-    tasks: Annotated[int, typer.Option("--tasks", min=1, help="Tasks to play.")] = 100,
+    tasks: Annotated[int, typer.Option("--tasks", help="Tasks to play.")] = 100,
     p: Annotated[float, typer.Option("--p", help="Probability that a slot brings this device a task.")] = 0.1
     / 3,
     k: Annotated[float, typer.Option("--k", help="Slots of budget for each input, > 0.")] = 3.0,
@@ -148,15 +148,18 @@ def demo(
     import numpy as np
 
     from offramp.model.bundle import load_bundle
-    from offramp.runtime.demo import DemoSettings, run_demo
+    from offramp.runtime.demo import DemoSettings, check_settings, run_demo
     from offramp.runtime.samples import samples_for
 
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    settings = DemoSettings(drawn_from, bundle, policy, policy_file, seed)
+    check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
     if samples.labels is None:
         errors.print(
-            f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data."
+            f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data.",
+            soft_wrap=True,
         )
     with progress_bar(json_) as progress:
         bar = progress.add_task("starting", total=drawn_from.tasks)
@@ -164,7 +167,7 @@ def demo(
         def show(doing: str, ended: int, record: TaskRecord | None) -> None:
             progress.update(bar, description=doing, completed=ended)
 
-        run = run_demo(DemoSettings(drawn_from, bundle, policy, policy_file, seed), loaded, samples, show)
+        run = run_demo(settings, loaded, samples, show)
     files = _write_run(run, output)
     if json_:
         print_json(run.summary | files)

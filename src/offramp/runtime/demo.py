@@ -17,9 +17,9 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
 from offramp.model.bundle import Bundle
-from offramp.policies import POLICIES
 from offramp.profile import ExitCoefficients
 from offramp.runtime.device_main import FROM_SUPERVISOR
+from offramp.runtime.edge_main import check_policy_name
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Child, ChildError
@@ -74,19 +74,20 @@ class DemoRun:
         }
 
 
+def check_settings(settings: DemoSettings) -> None:
+    """Raises OfframpError for a policy that does not exist, or devices that this machine cannot stand for."""
+    check_policy_name(settings.policy)
+    fastest = min(settings.scenario.slowdowns)
+    if fastest < 1.0:
+        raise OfframpError("device_slowdown", fastest, "must be >= 1", "no device is faster than its machine")
+
+
 def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress: Progress) -> DemoRun:
     """Draw the stream, run it, and end every process whatever happens.
 
-    Raises OfframpError for settings that cannot be used, KeyboardInterrupt if the user stops it.
+    Raises OfframpError if it cannot be run, KeyboardInterrupt if the user stops it.
     """
-    if settings.policy not in POLICIES:
-        raise OfframpError(
-            "policy", settings.policy, f"one of {', '.join(sorted(POLICIES))}", "choose one of these"
-        )
-    if min(settings.scenario.slowdowns) < 1.0:
-        raise OfframpError(
-            "device_slowdown", min(settings.scenario.slowdowns), "must be >= 1", "this machine is no faster"
-        )
+    check_settings(settings)
     exits = bundle.coefficients()
     tasks_rng, rows_rng = np.random.default_rng(settings.seed).spawn(2)
     instance = draw_instance(settings.scenario, exits, tasks_rng)

@@ -17,6 +17,7 @@ import numpy as np
 from offramp.equations import on_time
 from offramp.options import OptionTable
 from offramp.policies import choose
+from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import End, Instants, Ledger, TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.protocol import (
@@ -141,6 +142,7 @@ class DeviceCore:
         self.ledger = Ledger()
         self.edge = EdgeView()
         self._own = own
+        self._margin = Margin()
         self._jobs: dict[int, Job] = {}
         self._heads: deque[Job] = deque()
         self._uploads: deque[Job] = deque()
@@ -188,6 +190,7 @@ class DeviceCore:
                 self._own.slowdown,
                 self._own.bandwidth_bytes_per_s,
                 self.edge.round_trip_s,
+                self._margin.share,
             )
         )
 
@@ -465,6 +468,9 @@ class DeviceCore:
             self._end(job, End.FAILED, "stopped", now_s)
 
     def _answered(self, job: Job, now_s: float) -> None:
+        if job.predicted is not None and job.predicted.finish_s is not None and not job.fallback:
+            arrival_s = job.task.arrival_s
+            self._margin.finished(job.predicted.finish_s - arrival_s, now_s - arrival_s)
         end = End.ON_TIME if on_time(now_s, job.task.deadline_s) else End.LATE
         self._end(job, end, "", now_s)
 

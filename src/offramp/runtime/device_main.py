@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
 from offramp.runtime.device_agent import DeviceAgent, Endpoint, Identity
-from offramp.runtime.edge_main import cap_of, load_executor
+from offramp.runtime.edge_main import cap_of, check_max_size, load_executor
 from offramp.runtime.link import make_link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
+from offramp.runtime.protocol import is_name
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
@@ -61,6 +62,14 @@ def run_device(
         raise OfframpError(
             "slowdown", settings.slowdown, "must be >= 1", "a device cannot be faster than its machine"
         )
+    if not is_name(settings.device):
+        raise OfframpError(
+            "id",
+            settings.device,
+            "1 to 64 letters, digits, dots, dashes, underscores",
+            "choose a plainer one",
+        )
+    check_max_size(settings.max_size)
     if settings.edge != FROM_SUPERVISOR:
         check_exposure("edge", split_address("edge", settings.edge)[0], settings.insecure)
     link = make_link(settings.rate, settings.delay, settings.link_trace, time.monotonic())

@@ -301,7 +301,7 @@ class EdgeCore:
                 announce.size,
                 float(options.tail_s[row]),
                 float(arrival_s[row]),
-                task.deadline_s,
+                task.arrival_s + announce.budget_s,
             )
         return Verdict(announce.sequence, decision.exit, decision.cut, None, *predicted)
 

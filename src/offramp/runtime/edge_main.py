@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from offramp.model.bundle import Bundle
     from offramp.model.executor import ChainExecutor
 
+MOST_INPUTS = 1000
+"""No task may be larger than this, whatever the settings say."""
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
@@ -47,6 +50,18 @@ class EdgeSettings:
     supervised: bool
 
 
+def check_policy_name(name: str) -> None:
+    """Raises OfframpError if there is no such policy."""
+    if name not in POLICIES:
+        raise OfframpError("policy", name, f"one of {', '.join(sorted(POLICIES))}", "choose one of these")
+
+
+def check_max_size(max_size: int) -> None:
+    """Raises OfframpError if tasks cannot be so large."""
+    if not 1 <= max_size <= MOST_INPUTS:
+        raise OfframpError("max-size", max_size, f"in 1..{MOST_INPUTS}", "choose another")
+
+
 def cap_of(bundle: Bundle, max_size: int) -> int:
     """The largest frame that tasks of up to `max_size` inputs need at any cut of the model."""
     return largest_frame([cut for exit in bundle.model.exits for cut in exit.cuts], max_size)
@@ -62,10 +77,10 @@ def load_executor(bundle: Bundle) -> ChainExecutor:
 def run_edge(settings: EdgeSettings) -> None:
     """Serve until SIGINT or SIGTERM, then drain. Raises OfframpError for settings that cannot be used."""
     check_exposure("host", settings.host, settings.insecure)
-    if settings.policy not in POLICIES:
-        raise OfframpError(
-            "policy", settings.policy, f"one of {', '.join(sorted(POLICIES))}", "choose one of these"
-        )
+    check_policy_name(settings.policy)
+    if not 0 <= settings.port <= 65535:
+        raise OfframpError("port", settings.port, "in 0..65535, 0 for a free one", "choose another")
+    check_max_size(settings.max_size)
     from offramp.model.bundle import load_bundle
 
     scenario = None if settings.scenario is None else load_scenario(settings.scenario)

@@ -171,14 +171,18 @@ class Forecast:
         return self._system
 
     def observe(self, peer: Peer, announce: Announce, queue: EdgeQueue, now_s: float) -> Observation:
-        """What the policy may see of a task that `peer` announces now, which the edge's `queue` awaits."""
+        """What the policy may see of a task that `peer` announces now, which the edge's `queue` awaits.
+
+        The task's budget is shorter by the margin that the device asks for.
+        """
         peer.report(announce, now_s)
         system = self.system
         assert system is not None
         index = list(self._peers).index(peer.name)
         # So was what is left of the budget.
         deadline_s = now_s + announce.remaining_s - peer.decision_s / 2
-        task = Task(deadline_s - announce.budget_s, announce.size, announce.budget_s, index)
+        planned_s = announce.budget_s * (1.0 - announce.margin)
+        task = Task(deadline_s - announce.budget_s, announce.size, planned_s, index)
         peers = self._peers.values()
         backlog = Backlog(
             np.array([each.device_free_s for each in peers]),

@@ -37,6 +37,7 @@ Signed = Annotated[float, Meta(ge=-1e7, le=1e7)]
 Rate = Annotated[float, Meta(gt=0, le=1e15)]
 Weight = Annotated[float, Meta(ge=0, le=1e6)]
 Factor = Annotated[float, Meta(gt=0, le=1e6)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Token = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Text = Annotated[str, Meta(max_length=400)]
 
@@ -92,7 +93,8 @@ class Announce(Message, frozen=True):
     """A task has arrived, and how far behind its device and link are, not counting undecided tasks.
 
     `decided` is how many verdicts of the session the device has taken in: the edge adds what later ones cost.
-    `round_trip_s` is what the last decision took, 0 if there was none.
+    `round_trip_s` is what the last decision took, 0 if there was none. `margin` is the share of the budget that
+    the plan should leave free, because predictions have been off by so much.
     """
 
     sequence: Number
@@ -105,6 +107,7 @@ class Announce(Message, frozen=True):
     slowdown: Factor
     bandwidth_bytes_per_s: Rate
     round_trip_s: Seconds
+    margin: Share
 
 
 class Withdraw(Message, frozen=True):
@@ -297,6 +300,15 @@ def largest_frame(specs: Sequence[Sequence[TensorSpec]], size: int) -> int:
     """Bytes that a frame with any one of these sets of tensors may take at most, for `size` inputs."""
     largest = max((sum(spec.bytes_per_input for spec in cut) for cut in specs), default=0)
     return size * largest + FRAME_OVERHEAD_BYTES
+
+
+def is_name(text: str) -> bool:
+    """Whether a device may be called this."""
+    try:
+        msgspec.convert(text, Name)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def fits(value: Any) -> float:

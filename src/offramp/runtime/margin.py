@@ -1,0 +1,38 @@
+"""How much of a budget to leave unplanned, learnt from how far predictions were off."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+WINDOW = 40
+"""Finished tasks that are remembered."""
+ENOUGH = 8
+"""Below so many, nothing is left unplanned."""
+QUANTILE = 0.75
+"""Share of tasks whose lateness the margin covers."""
+MOST = 0.3
+"""Share of a budget that is left unplanned at most."""
+
+
+class Margin:
+    """A share of every budget that plans must leave free.
+
+    A plan that just meets its deadline misses it about as often as not, and then all its work is for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._excess: deque[float] = deque(maxlen=WINDOW)
+
+    @property
+    def share(self) -> float:
+        """In 0..MOST."""
+        if len(self._excess) < ENOUGH:
+            return 0.0
+        return float(np.clip(np.quantile(np.array(self._excess), QUANTILE), 0.0, MOST))
+
+    def finished(self, predicted_s: float, measured_s: float) -> None:
+        """A task took `measured_s` from its arrival, and was predicted to take `predicted_s`."""
+        if predicted_s > 0:
+            self._excess.append(measured_s / predicted_s - 1.0)
