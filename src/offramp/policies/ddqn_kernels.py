@@ -8,7 +8,7 @@ durations in seconds from the instant of the decision; a table covers a square o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -22,8 +22,11 @@ try:
 
     def compiled(function: Function) -> Function:
         """Compile for speed, and keep the result on disk."""
-        result: Function = numba.njit(cache=True, error_model="numpy")(function)
-        return result
+        return cast(Function, numba.njit(cache=True, error_model="numpy")(function))
+
+    def compiled_loose(function: Function) -> Function:
+        """`compiled`, with sums in any order: for networks, never for times and deadlines."""
+        return cast(Function, numba.njit(cache=True, error_model="numpy", fastmath=True)(function))
 
     COMPILED = True
 except ImportError:  # pragma: no cover - the tests have numba
@@ -32,6 +35,7 @@ except ImportError:  # pragma: no cover - the tests have numba
         """Leave it as it is: there is nothing to compile with."""
         return function
 
+    compiled_loose = compiled
     COMPILED = False
 
 paper_timeline = compiled(equations.paper_timeline)
@@ -42,6 +46,29 @@ AGES = 4
 
 AFTERSTATE = 13
 """Features of an afterstate; those of its scenario follow."""
+
+DROP_ROW, BAD_STATE = -1, -2
+"""What `best_row` gives for dropping the task, and for lags that are not numbers."""
+
+
+class Layers(NamedTuple):
+    """Weights: two hidden layers of rectified units, first (features, h), second (h, h); one linear output (h,)."""
+
+    first: FloatArray
+    first_bias: FloatArray
+    second: FloatArray
+    second_bias: FloatArray
+    out: FloatArray
+
+
+class Tables(NamedTuple):
+    """An outlook as the loops take it, see `outlook.Outlook`."""
+
+    tables: FloatArray
+    step_s: float
+    kinds: IntArray
+    scale: FloatArray
+    features: FloatArray
 
 
 @compiled
@@ -142,23 +169,14 @@ def surviving(
 
 @compiled
 def afterstate_features(
-    tables: FloatArray,
-    step_s: float,
-    kinds: IntArray,
-    lags_s: FloatArray,
-    device: int,
-    own_s: FloatArray,
-    edge_s: FloatArray,
-    scale: FloatArray,
-    scenario: FloatArray,
+    view: Tables, lags_s: FloatArray, device: int, own_s: FloatArray, edge_s: FloatArray
 ) -> FloatArray:
     """What the network sees of each afterstate: (afterstates, AFTERSTATE + scenario features).
 
-    tables: (kinds, AGES, points, points) aged gain tables. kinds, lags_s: (N,), each device's kind and lag now.
-    own_s, edge_s: the lags of `device` and of the edge after each choice. scale: (mean budget, mean gap, greatest
-    gain), seconds, seconds, gain. The devices' order does not matter, and idle ones of a kind are counted, so the
-    cost follows the number that are busy.
+    lags_s: (N,), each device's lag now. own_s, edge_s: the lags of `device` and of the edge after each choice. The
+    devices' order does not matter, and idle ones of a kind are counted, so the cost follows the number that are busy.
     """
+    tables, step_s, kinds, scale, scenario = view
     devices = len(kinds)
     idle = np.zeros(tables.shape[0])
     busy = np.empty(devices, np.int64)
@@ -200,28 +218,59 @@ def afterstate_features(
     return result
 
 
-@compiled
-def network_values(
-    features: FloatArray,
-    first: FloatArray,
-    first_bias: FloatArray,
-    second: FloatArray,
-    second_bias: FloatArray,
-    out: FloatArray,
-) -> FloatArray:
-    """The network's value of each row of features: two hidden layers of rectified units, one linear output."""
+@compiled_loose
+def network_values(layers: Layers, features: FloatArray) -> FloatArray:
+    """The network's value of each row of features."""
+    first, first_bias, second, second_bias, out = layers
     result = np.empty(len(features))
+    low, high = np.empty(len(first_bias)), np.empty(len(second_bias))
     for row in range(len(features)):
-        hidden = first_bias.copy()
-        for i in range(first.shape[0]):
-            hidden += features[row, i] * first[i]
-        deeper = second_bias.copy()
-        for i in range(second.shape[0]):
-            if hidden[i] > 0.0:
-                deeper += hidden[i] * second[i]
+        low[:] = first_bias
+        for i in range(len(first)):
+            for j in range(len(low)):
+                low[j] += features[row, i] * first[i, j]
+        high[:] = second_bias
+        for i in range(len(second)):
+            if low[i] > 0.0:
+                for j in range(len(high)):
+                    high[j] += low[i] * second[i, j]
         total = 0.0
-        for i in range(len(out)):
-            if deeper[i] > 0.0:
-                total += deeper[i] * out[i]
+        for j in range(len(out)):
+            if high[j] > 0.0:
+                total += high[j] * out[j]
         result[row] = total
     return result
+
+
+@compiled
+def best_row(
+    view: Tables,
+    layers: Layers,
+    discount: float,
+    now_s: float,
+    deadline_s: float,
+    device: int,
+    device_free_s: FloatArray,
+    edge_free_s: float,
+    send_s: FloatArray,
+    release_s: FloatArray,
+    finish_s: FloatArray,
+    gain: FloatArray,
+) -> int:
+    """Row of the greatest Q = gain + discount · value of the afterstate; DROP_ROW if dropping is best.
+
+    Everything with `_s` is an instant here: of the device's release, the edge's release and the finish of each
+    option, (options,). Only options that finish by the deadline are looked at. BAD_STATE if a lag is NaN.
+    """
+    if np.isnan(edge_free_s) or np.isnan(device_free_s).any():
+        return BAD_STATE
+    rows = surviving(send_s, release_s, finish_s, gain, deadline_s)
+    count = len(rows)
+    own_s, edge_s, earned = np.empty(count + 1), np.empty(count + 1), np.zeros(count + 1)
+    for place in range(count):
+        own_s[place], edge_s[place] = send_s[rows[place]] - now_s, release_s[rows[place]] - now_s
+        earned[place] = gain[rows[place]]
+    own_s[count], edge_s[count] = device_free_s[device] - now_s, edge_free_s - now_s
+    features = afterstate_features(view, device_free_s - now_s, device, own_s, edge_s)
+    choice = int(np.argmax(earned / view.scale[2] + discount * network_values(layers, features)))
+    return DROP_ROW if choice == count else int(rows[choice])

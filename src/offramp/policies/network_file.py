@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from offramp.errors import OfframpError
 from offramp.observation import Timing
-from offramp.validation import one_line, write_atomically
+from offramp.validation import one_line
 
 Algorithm = Literal["ddqn", "ddqn-paper"]
 Target = Literal["double", "plain"]
@@ -84,12 +84,12 @@ def digest(arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> str:
     return total.hexdigest()
 
 
-def write_policy(path: Path, arrays: Arrays, **header: Any) -> None:
-    """Write a policy file, whole or not at all; the same bytes for the same values. `header`: see `Header`."""
+def policy_bytes(arrays: Arrays, **header: Any) -> bytes:
+    """The bytes of a policy file, the same for the same values. `header`: see `Header`."""
     content = Header(**header, sha256=digest(arrays)).model_dump_json()
     ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     # One key only: safetensors does not fix the order of several.
-    write_atomically(path, save(ordered, metadata={_HEADER_KEY: content}))
+    return save(ordered, metadata={_HEADER_KEY: content})
 
 
 def read_policy(path: Path) -> PolicyFile:
@@ -111,13 +111,15 @@ def parse_policy(data: bytes, source: str) -> PolicyFile:
         header_text = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get(_HEADER_KEY)
     except (SafetensorError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise OfframpError("policy file", source, f"is no whole safetensors file ({reason})", _REMEDY) from None
+        raise OfframpError(
+            "policy file", source, f"is no whole safetensors file ({reason})", _REMEDY
+        ) from None
     if header_text is None:
         raise OfframpError("policy file", source, "has no Offramp header", _REMEDY)
     try:
         header = TypeAdapter(Header).validate_json(header_text)
     except ValidationError as error:
-        raise one_line(error, source) from None
+        raise one_line(error, source, _REMEDY) from None
     if digest(arrays) != header.sha256:
         raise OfframpError(f"{source}: sha256", header.sha256, "does not match the arrays", _REMEDY)
     for name, array in arrays.items():

@@ -6,14 +6,14 @@ import numpy as np
 
 from offramp.equations import FloatArray, IntArray
 from offramp.policies.ddqn_kernels import (
+    Layers,
+    Tables,
     afterstate_features,
     compiled,
     network_values,
     paper_timeline,
     surviving,
 )
-
-Layers = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 @compiled
@@ -46,11 +46,7 @@ def afterstates(
 def rollout(
     columns: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
     budget_s: FloatArray,
-    tables: FloatArray,
-    step_s: float,
-    kinds: IntArray,
-    scale: FloatArray,
-    scenario: FloatArray,
+    view: Tables,
     online: Layers,
     target: Layers,
     discount: float,
@@ -71,24 +67,22 @@ def rollout(
     """
     head_s, upload_s, tail_s, gain = columns
     tasks, samples = gaps_s.shape
-    seen = np.empty((tasks, 13 + len(scenario)))
+    top = view.scale[2]
     targets, gains = np.zeros(tasks), np.zeros(tasks)
     own_after, edge_after, earned = np.zeros(1), np.full(1, edge_lag_s), np.zeros(1)
     own_after[0] = lags_s[0]
     device, choice = 0, 0
-    features = afterstate_features(
-        tables, step_s, kinds, lags_s, device, own_after, edge_after, scale, scenario
-    )
+    features = afterstate_features(view, lags_s, device, own_after, edge_after)
+    seen = np.empty((tasks, features.shape[1]))
     for task in range(tasks):
         # The decision made for the previous task takes effect.
         lags_s[device], edge_lag_s = own_after[choice], edge_after[choice]
         gains[task] = earned[choice]
         seen[task] = features[choice]
-        follow_device, follow_choice = 0, 0
         for sample in range(samples - 1, -1, -1):
             size, device = sizes[task, sample], devices[task, sample]
             later_s = lags_s - gaps_s[task, sample]
-            kind = kinds[device]
+            kind = view.kinds[device]
             own_after, edge_after, earned = afterstates(
                 head_s[kind, size],
                 upload_s[kind, size],
@@ -98,16 +92,10 @@ def rollout(
                 max(later_s[device], 0.0),
                 max(edge_lag_s - gaps_s[task, sample], 0.0),
             )
-            features = afterstate_features(
-                tables, step_s, kinds, later_s, device, own_after, edge_after, scale, scenario
-            )
-            values = network_values(
-                features, online[0], online[1], online[2], online[3], online[4]
-            )
-            choice = int(np.argmax(earned / scale[2] + discount * values))
-            chosen = features[choice : choice + 1]
-            value = network_values(chosen, target[0], target[1], target[2], target[3], target[4])[0]
-            targets[task] += (earned[choice] / scale[2] + discount * value) / samples
+            features = afterstate_features(view, later_s, device, own_after, edge_after)
+            choice = int(np.argmax(earned / top + discount * network_values(online, features)))
+            value = network_values(target, features[choice : choice + 1])[0]
+            targets[task] += (earned[choice] / top + discount * value) / samples
         if chances[task, 0] < epsilon:
             choice = int(chances[task, 1] * len(earned))
         lags_s[:] = later_s
