@@ -88,7 +88,8 @@ def observe(
 def _tanh(x: float) -> float:
     """tanh from one exponential: numba's own is several times slower, and this loop spends its time there."""
     bounded = min(max(x, -20.0), 20.0)
-    return 1.0 - 2.0 / (np.exp(2.0 * bounded) + 1.0)
+    value: float = 1.0 - 2.0 / (np.exp(2.0 * bounded) + 1.0)
+    return value
 
 
 @compiled_loose
