@@ -36,7 +36,7 @@ class Ddqn:
     serves any coefficients, rates, links and numbers of devices within the ranges that its file states.
 
     Attributes:
-        notice: why `myopic` decides in the network's place for good; None if the network decides.
+        notice: why `myopic` decides in the network's place; None if the network decides, or has yet to see tasks.
     """
 
     def __init__(self, policy: PolicyFile, context: Context) -> None:
@@ -55,11 +55,13 @@ class Ddqn:
         )
         self._myopic = Myopic()
         self._seen: list[Task] = []
-        self._next_look = FIRST_LOOK
+        self._next_look = 0
         self._view: kernels.Tables | None = None
         if context.system.devices > policy.header.devices:
             self._leave("devices", context.system.devices, f"the network knows up to {policy.header.devices}")
-        elif context.scenario is not None:
+        elif context.scenario is None:
+            self._next_look = FIRST_LOOK
+        else:
             self._look(outlook.demand_of(context.scenario))
 
     @classmethod
@@ -72,9 +74,9 @@ class Ddqn:
 
     def decide(self, observation: Observation) -> Decision:
         """See the class. OfframpError for a NaN in the state."""
+        if self._next_look:
+            self._learn_of(observation.task)
         if self._view is None:
-            if self.notice is None:
-                self._learn_of(observation.task)
             return self._myopic.decide(observation)
         options, backlog, task = observation.options, observation.backlog, observation.task
         timeline = observation.timeline()
@@ -98,8 +100,6 @@ class Ddqn:
             timeline.finish_s,
             options.gain,
         )
-        if self._next_look:
-            self._learn_of(task)
         if row == self._kernels.BAD_STATE:
             raise OfframpError("backlog", "NaN", "must be instants in seconds", "correct the state")
         return DROP if row < 0 else Decision(int(options.exit[row]), int(options.cut[row]))
@@ -124,15 +124,18 @@ class Ddqn:
                 name, float(view.features[place]), f"the network knows {low[place]:.3g} to {high[place]:.3g}"
             )
         else:
-            self._view = view
+            self._view, self.notice = view, None
 
     def _leave(self, field: str, value: object, allowed: str) -> None:
-        """The scenario is outside the family: a file that the user named is refused, the bundled one gives way."""
-        if self._named:
+        """The scenario is outside the family: `myopic` takes over, or a file that the user named is refused.
+
+        A demand that is only estimated refuses nothing: the next look may find it inside.
+        """
+        if self._named and not self._next_look:
             raise OfframpError(
                 f"{self._policy.source}: {field}", value, allowed, "train a policy for this scenario"
             )
-        self._view, self._next_look = None, 0
+        self._view = None
         self.notice = f"{field} = {value}: {allowed}"
         _log.warning("ddqn: %s; `myopic` decides in its place", self.notice)
 

@@ -125,7 +125,9 @@ class FamilyLearner:
             features.append(seen)
             targets.append(wanted)
             gain += earned / len(self._worlds)
-        self._memory = [*self._memory, (np.concatenate(features), np.concatenate(targets))][-settings.memory :]
+        self._memory = [*self._memory, (np.concatenate(features), np.concatenate(targets))][
+            -settings.memory :
+        ]
         all_features = np.concatenate([entry[0] for entry in self._memory])
         all_targets = np.concatenate([entry[1] for entry in self._memory])
         passed = self._round / settings.rounds
@@ -206,7 +208,9 @@ class FamilyLearner:
             "rates": np.array([np.nan if world.rate is None else world.rate for world in self._worlds]),
             "low": self._low,
             "high": self._high,
-            "memory_features": np.concatenate([np.zeros((0, FEATURES)), *(entry[0] for entry in self._memory)]),
+            "memory_features": np.concatenate(
+                [np.zeros((0, FEATURES)), *(entry[0] for entry in self._memory)]
+            ),
             "memory_targets": np.concatenate([np.zeros(0), *(entry[1] for entry in self._memory)]),
         }
         for kind in ("online", "target", "mean", "square"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ class World:
     ) -> tuple[FloatArray, IntArray, IntArray]:
         """Gaps, size indices and devices of what may follow each of `tasks` decisions, (tasks, samples) each."""
         shape = (tasks, samples)
-        gaps_s = rng.geometric(self.probability, shape) * self.slot_s
+        gaps_s = np.asarray(rng.geometric(self.probability, shape) * self.slot_s, dtype=np.float64)
         sizes = rng.choice(len(self.demand.sizes), shape, p=self.demand.share)
         return gaps_s, sizes, rng.integers(len(self.lags_s), size=shape)
 
@@ -64,6 +65,7 @@ def draw_world(
         base.model_dump()
         | {
             "devices": devices,
+            "sizes": _sizes(base, rng),
             "k": float(rng.uniform(*K_RANGE)),
             "arrivals": {"kind": "bernoulli", "probability": probability},
             "device_slowdown": tuple(slow[device % kinds] for device in range(devices)),
@@ -91,6 +93,16 @@ def make_world(scenario: Scenario, system: System) -> World:
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _sizes(base: Scenario, rng: np.random.Generator) -> Mapping[str, object]:
+    """The base's sizes two times in three; else others in their range, down to a single one."""
+    if rng.random() < 2 / 3:
+        return base.sizes.model_dump()
+    values = [
+        int(value) for value in rng.choice(base.sizes.values, rng.integers(1, len(base.sizes.values) + 1))
+    ]
+    return {"kind": "listed", "values": sorted(set(values))}
 
 
 def _jittered(exits: tuple[ExitCoefficients, ...], rng: np.random.Generator) -> tuple[ExitCoefficients, ...]:
