@@ -6,6 +6,8 @@ from offramp.errors import OfframpError
 from offramp.policies.base import Context, Policy, choose
 from offramp.policies.chance import Random
 from offramp.policies.competitors import Edgent, Neurosurgeon
+from offramp.policies.ddqn import Ddqn
+from offramp.policies.ddqn_paper import DdqnPaper
 from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
 from offramp.policies.planner import Planner
 
@@ -18,6 +20,8 @@ POLICIES: dict[str, type[Policy]] = {
     "edgent": Edgent,
     "neurosurgeon": Neurosurgeon,
     "planner": Planner,
+    "ddqn": Ddqn,
+    "ddqn-paper": DdqnPaper,
 }
 
 __all__ = ["POLICIES", "Context", "Policy", "choose", "make_policy"]
