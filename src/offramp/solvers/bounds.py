@@ -136,4 +136,4 @@ def worth(limit_s: FloatArray, units: IntArray, steps: int, instant_s: float) ->
             low = middle
         else:
             high = middle - 1
-    return units[low]
+    return int(units[low])

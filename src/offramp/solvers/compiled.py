@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -29,19 +28,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _cache_folder() -> Path | None:
     """A folder for machine code that belongs to this very source, or None where nothing can be written.
 
-    numba notices a change of the compiled file alone, not of `equations`, which every kernel compiles in; so the
-    folder's name holds a digest of both.
+    numba notices a change of the compiled file alone, not of what it calls in other files; so the folder's name holds
+    a digest of `equations` and of every file here that compiles something.
     """
-    here = Path(__file__).parent
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in [Path(equations.__file__), *sorted(here.glob("*.py"))]:
-        digest.update(source.read_bytes())
+    digest = hashlib.sha256(numba.__version__.encode() + Path(equations.__file__).read_bytes())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        text = source.read_bytes()
+        if b"@compiled" in text:
+            digest.update(text)
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = (
-        Path(base)
-        / "offramp"
-        / f"kernels-{digest.hexdigest()[:16]}-py{sys.version_info[0]}{sys.version_info[1]}"
-    )
+    folder = Path(base) / "offramp" / f"kernels-{digest.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -50,19 +46,17 @@ def _cache_folder() -> Path | None:
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function in nopython mode at its first call. The machine code is kept where that is possible.
-
-    It lets other threads run meanwhile: an edge decides while a plan is made beside.
-    """
+    """Compile a function in nopython mode at its first call. The machine code is kept where that is possible."""
     folder = _cache_folder()
     if folder is None:
-        return cast(Function, numba.njit(nogil=True)(function))
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
+        return cast(Function, numba.njit(function))
+    settings: Any = numba.config
+    before = settings.CACHE_DIR
+    settings.CACHE_DIR = str(folder)
     try:
-        return cast(Function, numba.njit(cache=True, nogil=True)(function))
+        return cast(Function, numba.njit(cache=True)(function))
     finally:
-        numba.config.CACHE_DIR = before
+        settings.CACHE_DIR = before
 
 
 paper_timeline = compiled(equations.paper_timeline)

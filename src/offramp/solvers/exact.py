@@ -15,20 +15,27 @@ from offramp.state import paper_schedule
 
 if TYPE_CHECKING:
     from offramp.equations import IntArray
-    from offramp.solvers.bounds import Relaxations
     from offramp.solvers.flat import Flattened
+    from offramp.solvers.labels import Outcome
 
 LABEL_RANGE = (1, 1 << 16)
 """What `max_labels` may be."""
 
-_QUICK_LABELS = 256
-_SHORT_STREAM = 1000
-_STEPS = 64
-_STEP_ROOM = 1 << 22
+_QUICK_LABELS = 64
+_LONG_STREAM = 1000
+_LONG_LABELS = 4096
+_ROUNDS = (64, 256, 1024, 4096)
+_EXACT_PER_ROUND = 16
 
 
 class Exact:
-    """The label method. `max_labels` None proves the optimum or refuses; a limit gives a schedule and a bound."""
+    """The label method.
+
+    Args:
+        max_labels: None proves the optimum or refuses; a limit L gives a schedule and a bound in time and memory in
+            proportion to M · L.
+        progress: called now and then with the tasks a sweep has met and the tasks in all; there are several sweeps.
+    """
 
     def __init__(
         self, max_labels: int | None = None, progress: Callable[[int, int], None] | None = None
@@ -44,96 +51,143 @@ class Exact:
         self._progress = progress
 
     def solve(self, instance: Instance) -> Schedule:
-        """Solve under `paper`. Raises OfframpError where no `max_labels` is set and the proof would take too much."""
+        """Solve under `paper`. Raises OfframpError where no `max_labels` is set and the proof takes too much."""
         from offramp.solvers.flat import flatten
-        from offramp.solvers.labels import OutOfRoomError
 
         started = time.perf_counter()
         flat = flatten(instance.system, instance.tasks)
+        search = _Search(flat, self._progress)
         if not len(flat.index):
-            options, bound_units, units = np.empty(0, dtype=np.int64), 0, 0
-        elif self._max_labels is None:
-            try:
-                units, options = self._prove(flat)
-            except OutOfRoomError as error:
-                raise OfframpError(
-                    "max-labels",
-                    None,
-                    f"the optimum of these {len(instance.tasks)} tasks needs more labels than fit (it came to task "
-                    f"{int(flat.index[error.task])})",
-                    "give --max-labels 256: a schedule and a bound in bounded time and memory",
-                ) from None
-            bound_units = units
-        else:
-            units, options, bound_units = self._bound(flat, self._max_labels)
-        schedule = paper_schedule(instance, flat.decisions(options))
-        proven = bound_units <= units and abs(schedule.gain - units / flat.units_per_gain) <= 1e-9 * (
-            1 + schedule.gain
-        )
+            search.bound_units = 0
+        elif self._max_labels is not None:
+            search.bound(self._max_labels)
+        elif not search.prove():
+            raise OfframpError(
+                "max-labels",
+                None,
+                f"proving the optimum of these {len(instance.tasks)} tasks takes more labels than there is room for",
+                "give --max-labels 256: a schedule and a bound, in time and memory in proportion to the tasks",
+            )
+        schedule = paper_schedule(instance, flat.decisions(search.options))
+        gain = schedule.gain
+        # The second test would catch a rounding error between the labels' instants and the schedule's.
+        proven = search.bound_units <= search.units and abs(
+            gain - search.units / flat.units_per_gain
+        ) <= 1e-9 * (1 + gain)
         # Half a unit for each task covers the rounding of gains to units.
-        bound = (bound_units + len(flat.index)) / flat.units_per_gain
+        bound = (search.bound_units + len(flat.index)) / flat.units_per_gain
         return Schedule(
             schedule.tasks,
-            schedule.gain,
-            upper_bound=schedule.gain if proven else max(bound, schedule.gain),
+            gain,
+            upper_bound=gain if proven else max(bound, gain),
             status="optimal" if proven else "feasible",
             solve_s=time.perf_counter() - started,
         )
 
-    def _prove(self, flat: Flattened) -> tuple[int, IntArray]:
-        """The optimum in units and the options that reach it. Raises OutOfRoomError."""
-        from offramp.solvers.labels import EXACT, FORGET, OutOfRoomError, run_sweep
 
-        tasks = flat.tasks
-        if len(tasks.arrival_s) > _SHORT_STREAM:
-            # Bounds on all that is to come tell labels apart only towards the end of a long stream.
-            outcome = run_sweep(tasks, EXACT, _QUICK_LABELS, progress=self._progress)
-            return outcome.units, outcome.taken()
+class _Search:
+    """The best schedule so far, in units of gain, and what no schedule exceeds."""
+
+    def __init__(self, flat: Flattened, progress: Callable[[int, int], None] | None) -> None:
+        self._tasks = flat.tasks
+        self._progress = progress
+        self.units = 0
+        self.options: IntArray = np.full(len(flat.index), -1, dtype=np.int64)
+        self.bound_units = int(flat.tasks.best_units.sum())
+
+    @property
+    def _proven(self) -> bool:
+        return self.bound_units <= self.units
+
+    def prove(self) -> bool:
+        """Search until the optimum is proven; False where that takes more room than there is."""
+        long = len(self._tasks.arrival_s) > _LONG_STREAM
+        if self._sweep_all(_LONG_LABELS if long else _QUICK_LABELS):
+            return True
+        for labels in _ROUNDS:
+            self.bound(labels, then_all=_EXACT_PER_ROUND * labels)
+            if self._proven:
+                return True
+        return False
+
+    def _sweep_all(self, most_labels: int) -> bool:
+        """Keep every label that nothing dominates, without bounds; False if there are too many."""
+        from offramp.solvers.labels import EXACT, OutOfRoomError, run_sweep
+
         try:
-            outcome = run_sweep(tasks, EXACT, _QUICK_LABELS, most_labels=_QUICK_LABELS)
-        except OutOfRoomError:
-            pass
-        else:
-            return outcome.units, outcome.taken()
-        relaxations = _relax(flat)
-        first = run_sweep(tasks, FORGET, _QUICK_LABELS, relaxations=relaxations, progress=self._progress)
-        if first.forgotten_units <= first.units:
-            return first.units, first.taken()
-        better = run_sweep(
-            tasks,
-            EXACT,
-            _QUICK_LABELS,
-            relaxations=relaxations,
-            beat_units=first.units,
-            progress=self._progress,
-        )
-        best = better if better.units > first.units else first
-        return best.units, best.taken()
-
-    def _bound(self, flat: Flattened, max_labels: int) -> tuple[int, IntArray, int]:
-        """Units of a schedule, its options, and an upper bound in units."""
-        from offramp.solvers.labels import FORGET, JOIN, run_sweep, start_units
-
-        tasks = flat.tasks
-        relaxations = _relax(flat)
-        found = run_sweep(tasks, FORGET, max_labels, relaxations=relaxations, progress=self._progress)
-        bound_units = min(max(found.units, found.forgotten_units), start_units(tasks, relaxations))
-        if bound_units > found.units:
-            joined = run_sweep(
-                tasks,
-                JOIN,
-                max_labels,
-                relaxations=relaxations,
-                beat_units=found.units,
-                history=False,
-                progress=self._progress,
+            outcome = run_sweep(
+                self._tasks, EXACT, _QUICK_LABELS, most_labels=most_labels, progress=self._progress
             )
-            bound_units = min(bound_units, max(found.units, joined.units))
-        return found.units, found.taken(), bound_units
+        except OutOfRoomError:
+            return False
+        self.units, self.options = outcome.units, outcome.taken()
+        self.bound_units = self.units
+        return True
 
+    def bound(self, labels: int, then_all: int = 0) -> None:
+        """A schedule by forgetting labels, a bound by joining them, and a better schedule that the bound guides.
 
-def _relax(flat: Flattened) -> Relaxations:
-    from offramp.solvers.bounds import relax
+        With `then_all` a last sweep keeps up to so many labels, all that the bound leaves hope for.
+        """
+        from offramp.solvers.labels import (
+            EXACT,
+            FORGET,
+            JOIN,
+            OutOfRoomError,
+            guide_fits,
+            relax,
+            run_sweep,
+            start_units,
+        )
 
-    tasks = len(flat.index)
-    return relax(flat.tasks, min(_STEPS, max(4, _STEP_ROOM // tasks)))
+        tasks, progress = self._tasks, self._progress
+        relaxations = relax(tasks)
+        self._lower(start_units(tasks, relaxations))
+        self._take(
+            run_sweep(
+                tasks, FORGET, labels, relaxations=relaxations, beat_units=self.units, progress=progress
+            )
+        )
+        if self._proven:
+            return
+        guided = guide_fits(tasks, labels)
+        joined = run_sweep(
+            tasks,
+            JOIN,
+            labels,
+            relaxations=relaxations,
+            beat_units=self.units,
+            history=False,
+            make_guide=guided,
+            progress=progress,
+        )
+        self._lower(joined.units)
+        if self._proven or not guided:
+            return
+        for mode, most_labels in ((FORGET, labels), (EXACT, then_all)):
+            if most_labels == 0 or self._proven:
+                return
+            try:
+                outcome = run_sweep(
+                    tasks,
+                    mode,
+                    labels,
+                    most_labels=most_labels,
+                    relaxations=relaxations,
+                    guide=joined.guide,
+                    beat_units=self.units,
+                    progress=progress,
+                )
+            except OutOfRoomError:
+                return
+            self._take(outcome)
+
+    def _take(self, outcome: Outcome) -> None:
+        """Learn from a sweep that kept to schedules: what it found, and that only what it forgot can be better."""
+        if outcome.units > self.units:
+            self.units, self.options = outcome.units, outcome.taken()
+        self._lower(outcome.forgotten_units)
+
+    def _lower(self, bound_units: int) -> None:
+        """Learn that no schedule which beats the best one earns more than `bound_units`."""
+        self.bound_units = min(self.bound_units, max(self.units, bound_units))

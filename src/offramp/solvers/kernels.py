@@ -24,20 +24,40 @@ DONE, PAUSED, NEEDS_LABELS, NEEDS_HISTORY = 0, 1, 2, 3
 
 _ROUNDING = 1e-12
 _EDGE_LOOKAHEAD = 12
+_ATTEMPTS = 12
 _DEAD_S = 1e6
+_NO_BOUND = 1 << 62
 
 
 class Labels(NamedTuple):
-    """Room for L labels: instants (L, N + 1) in seconds, the edge's last, and units of gain (L,)."""
+    """Room for L labels: instants (L, N + 1) in seconds, the edge's last, units of gain (L,), place in a guide (L,)."""
 
     instants_s: FloatArray
     units: IntArray
+    node: IntArray
+
+
+class Guide(NamedTuple):
+    """What a sweep that joined labels knows about the tasks to come; without rows where there was none.
+
+    Its L labels before each task are nodes. A label of another sweep is at a node that is free no later anywhere and
+    has earned no less, so it cannot add more than the node.
+
+    Attributes:
+        child: (M, L, options + 1) the node that dropping the task (0) or its option 1, 2, … leads to; -1 where the
+            units that the sweep was to beat are out of reach.
+        to_come_units: (M + 1, L) most units that a node can still add.
+    """
+
+    child: IntArray
+    to_come_units: IntArray
 
 
 class Candidates(NamedTuple):
     """Scratch for the labels one task gives rise to, C = L · (options + 1) rows.
 
-    `bound` is an upper bound on the units at the end; `rank` orders candidates so that a dominating one comes first.
+    `bound` is an upper bound on the units at the end; `rank` orders candidates, a dominating one after those that it
+    dominates; `went` is the label that a candidate became or gave way to.
     """
 
     instants_s: FloatArray
@@ -46,6 +66,8 @@ class Candidates(NamedTuple):
     rank: FloatArray
     parent: IntArray
     option: IntArray
+    node: IntArray
+    went: IntArray
 
 
 @compiled
@@ -54,20 +76,20 @@ def _device_instant(tasks: FlatTasks, task: int, free_s: float, edge_free_s: flo
     count = len(tasks.arrival_s)
     while task < count and (free_s > tasks.latest_start_s[task] or edge_free_s > tasks.latest_edge_s[task]):
         task = tasks.next_same[task]
-    return max(free_s, tasks.arrival_s[task]) if task < count else np.inf
+    return max(free_s, float(tasks.arrival_s[task])) if task < count else np.inf
 
 
 @compiled
 def _edge_instant(tasks: FlatTasks, task: int, instants_s: FloatArray) -> float:
     """Raise when the edge is free to the first instant at which a task from `task` on can reach it."""
-    floor_s = np.inf
+    floor_s: float = np.inf
     end = min(task + _EDGE_LOOKAHEAD, len(tasks.arrival_s))
     while task < end and tasks.arrival_s[task] < floor_s:
         start_s = max(tasks.arrival_s[task], instants_s[tasks.device[task]])
         floor_s = min(floor_s, start_s + tasks.reach_s[task])
         task += 1
     floor_s = min(floor_s, tasks.edge_floor_s[task])
-    return max(instants_s[-1], floor_s - _ROUNDING * (1.0 + abs(floor_s)))
+    return max(float(instants_s[-1]), floor_s - _ROUNDING * (1.0 + abs(floor_s)))
 
 
 @compiled
@@ -87,16 +109,18 @@ def _expand(
     labels: Labels,
     count: int,
     relaxations: Relaxations,
-    bounded: bool,
+    guide: Guide,
     beat_units: int,
     price: float,
     out: Candidates,
 ) -> int:
     """Fill `out` with what `count` labels become after `task`; gives how many. `next_on` is already past it.
 
-    With `bounded`, candidates that cannot end above `beat_units` are left out.
+    Candidates that cannot end above `beat_units` are left out.
     """
     devices = len(next_on)
+    bounded = len(relaxations.edge_steps) > len(tasks.arrival_s)
+    guided = len(guide.child) > 0
     mine = tasks.device[task]
     arrival_s = tasks.arrival_s[task]
     filled = 0
@@ -122,14 +146,23 @@ def _expand(
                     continue
                 instants_s[mine], instants_s[devices] = line.send_s, line.finish_s
                 units += tasks.units[option]
+            to_come = _NO_BOUND
+            if guided:
+                node = guide.child[task, labels.node[label], option + 1 - tasks.first[task]]
+                if node < 0:
+                    continue
+                to_come = guide.to_come_units[task + 1, node]
+                if units + to_come <= beat_units:
+                    continue
+                out.node[filled] = node
             _settle(tasks, task + 1, next_on, instants_s)
             out.units[filled], out.parent[filled], out.option[filled] = units, label, choice
             if bounded:
                 edge_units, device_units = _to_come(relaxations, task + 1, next_on, instants_s)
-                bound = units + min(edge_units, device_units)
-                if bound <= beat_units:
+                to_come = min(to_come, edge_units, device_units)
+                if units + to_come <= beat_units:
                     continue
-                out.bound[filled] = bound
+                out.bound[filled] = units + to_come
                 out.rank[filled] = float(units) + 2.0 * edge_units + device_units
             else:
                 lag_s = 0.0
@@ -167,77 +200,119 @@ def _to_come(
 @compiled
 def _no_later(left_s: FloatArray, right_s: FloatArray, slack_s: float) -> bool:
     """Whether `left` is free no later than `right` anywhere, give or take `slack_s`. The edge differs most often."""
-    for place in range(len(left_s) - 1, -1, -1):
+    for place in range(len(left_s) - 1, -1, -1):  # noqa: SIM110
         if left_s[place] > right_s[place] + slack_s:
             return False
     return True
 
 
-class Kept(NamedTuple):
-    """What `_select` gives: labels kept, candidates that found no room, greatest bound of what was forgotten, work."""
+class Sweep(NamedTuple):
+    """A sweep over M tasks that `advance` carries on with: L labels, scratch, and the way back.
 
-    count: int
-    crowded: int
+    Attributes:
+        labels: the first `state[COUNT]` rows are the labels that have met `state[TASK]` tasks.
+        kept, anchor_s, origin, scan: scratch of `_select`, L rows each: labels, their instants before others were
+            joined to them, the candidates they were, and the order in which they are compared.
+        found: scratch, L · (most options + 1) rows.
+        next_on: (N,) first task of each device that the labels have yet to meet.
+        state: integers, see the constants below.
+        slack_s: (1,) seconds by which a label may be later than one it makes needless; grows when room is short.
+        begin: (M + 1,) where a task's rows of the history start.
+        parent, option: the history: which label each came from, by which option (-1: task dropped).
+        child: the `Guide`'s, to be filled with -1 beforehand, where one is to be made.
+    """
+
+    labels: Labels
+    kept: Labels
+    anchor_s: FloatArray
+    origin: IntArray
+    scan: IntArray
+    found: Candidates
+    next_on: IntArray
+    state: IntArray
+    slack_s: FloatArray
+    begin: IntArray
+    parent: IntArray
+    option: IntArray
+    child: IntArray
+
+
+class Kept(NamedTuple):
+    """What `_select` gives.
+
+    Attributes:
+        labels: how many were kept.
+        crowded: whether candidates found no room.
+        forgotten_units: greatest bound of what was forgotten, -1 if nothing was.
+        work: comparisons made.
+    """
+
+    labels: int
+    crowded: bool
     forgotten_units: int
     work: int
 
 
 @compiled
 def _select(
-    found: Candidates,
-    filled: int,
-    mode: int,
-    slack_s: float,
-    price: float,
-    labels: Labels,
-    anchor_s: FloatArray,
-    origin: IntArray,
+    found: Candidates, order: IntArray, mode: int, slack_s: float, patient: bool, price: float, sweep: Sweep
 ) -> Kept:
-    """Write the candidates that no other one dominates to `labels`, and where they are to `origin`.
+    """Write the candidates that no other one dominates to `sweep.kept`, and where they are to `sweep.origin`.
 
-    With `slack_s` > 0 a candidate also goes where another is free at most that much later (`FORGET`), or is joined
-    to it (`JOIN`): least instants, greatest units. `anchor_s` holds a label's instants before it was joined to.
+    `order` names the candidates, best rank last. With `slack_s` > 0 a candidate also goes where another is free at
+    most that much later (FORGET), or is joined to it (JOIN): least instants, greatest units. When room is short, all
+    others go the same way; or nothing is done about it, if not `patient` or EXACT. `went` is set for JOIN.
     """
-    room = len(labels.units)
-    count = crowded = work = 0
+    kept, anchor_s, scan = sweep.kept, sweep.anchor_s, sweep.scan
+    room = len(kept.units)
+    count = work = 0
     forgotten = -1
-    order = np.argsort(found.rank[:filled])
-    for place in range(filled - 1, -1, -1):
+    crowded = False
+    for place in range(len(order) - 1, -1, -1):
         candidate = order[place]
+        if crowded and mode == FORGET:
+            forgotten = max(forgotten, found.bound[candidate])
+            continue
         instants_s = found.instants_s[candidate]
         units = found.units[candidate]
         close = -1
         beaten = False
-        work += count
-        for label in range(count):
-            if labels.units[label] < units:
+        for turn in range(count):
+            label = scan[turn]
+            if kept.units[label] < units:
                 continue
-            if _no_later(labels.instants_s[label], instants_s, 0.0):
+            if _no_later(kept.instants_s[label], instants_s, 0.0):
                 beaten = True
+                found.went[candidate] = label
+                # What has just beaten one candidate will beat more: have it met earlier.
+                scan[turn], scan[turn // 2] = scan[turn // 2], label
+                work += turn
                 break
             if close < 0 and slack_s > 0 and _no_later(anchor_s[label], instants_s, slack_s):
                 close = label
-                if mode == FORGET:
-                    break
         if beaten:
             continue
+        work += count
         if close < 0 and count < room:
             for at in range(len(instants_s)):
-                labels.instants_s[count, at] = anchor_s[count, at] = instants_s[at]
-            labels.units[count] = units
-            origin[count] = candidate
+                kept.instants_s[count, at] = anchor_s[count, at] = instants_s[at]
+            kept.units[count] = units
+            sweep.origin[count] = candidate
+            found.went[candidate] = count
+            scan[count] = count
             count += 1
             continue
         if close < 0:
-            crowded += 1
-            if mode == EXACT:
+            crowded = True
+            if mode == EXACT or not patient:
                 break
             if mode == JOIN:
-                close = _least_damage(labels, count, instants_s, units, price)
+                close = _least_damage(kept, count, instants_s, units, price)
         if mode == JOIN:
+            found.went[candidate] = close
             for at in range(len(instants_s)):
-                labels.instants_s[close, at] = min(labels.instants_s[close, at], instants_s[at])
-            labels.units[close] = max(labels.units[close], units)
+                kept.instants_s[close, at] = min(kept.instants_s[close, at], instants_s[at])
+            kept.units[close] = max(kept.units[close], units)
         else:
             forgotten = max(forgotten, found.bound[candidate])
     return Kept(count, crowded, forgotten, work)
@@ -258,33 +333,6 @@ def _least_damage(labels: Labels, count: int, instants_s: FloatArray, units: int
     return best
 
 
-class Sweep(NamedTuple):
-    """A sweep over M tasks that `advance` carries on with: L labels, scratch, and the way back.
-
-    Attributes:
-        labels: the first `state[COUNT]` rows are the labels that have met `state[TASK]` tasks.
-        kept, anchor_s, origin: scratch of `_select`, L rows each.
-        found: scratch, L · (most options + 1) rows.
-        next_on: (N,) first task of each device that the labels have yet to meet.
-        state: integers, see the constants below.
-        slack_s: (1,) seconds by which a label may be later than one it makes needless; grows when room is short.
-        begin: (M + 1,) where a task's rows of the history start.
-        parent, option: the history: which label each came from, by which option (-1: task dropped).
-    """
-
-    labels: Labels
-    kept: Labels
-    anchor_s: FloatArray
-    origin: IntArray
-    found: Candidates
-    next_on: IntArray
-    state: IntArray
-    slack_s: FloatArray
-    begin: IntArray
-    parent: IntArray
-    option: IntArray
-
-
 TASK, COUNT, FORGOTTEN, WORK = 0, 1, 2, 3
 """Places in `Sweep.state`: tasks met, labels, greatest bound of what was forgotten (-1: nothing), comparisons."""
 
@@ -302,7 +350,7 @@ def advance(
     sweep: Sweep,
     mode: int,
     relaxations: Relaxations,
-    bounded: bool,
+    guide: Guide,
     beat_units: int,
     price: float,
     least_slack_s: float,
@@ -310,9 +358,9 @@ def advance(
 ) -> int:
     """Carry a sweep on until it is done, has made `work` more comparisons, or lacks room; gives which.
 
-    `mode` is EXACT, FORGET or JOIN. With `bounded`, what cannot earn more than `beat_units` goes. With
-    `least_slack_s` > 0 the slack adapts itself to the room there is, from that value up. A history without rows is
-    not written.
+    `mode` is EXACT, FORGET or JOIN. What cannot earn more than `beat_units`, by the relaxations and the guide where
+    they have rows, goes. With `least_slack_s` > 0 the slack adapts itself to the room there is, from that value up.
+    A history without rows is not written, nor are children.
     """
     state = sweep.state
     room = len(sweep.labels.units)
@@ -333,33 +381,41 @@ def advance(
             sweep.labels,
             count,
             relaxations,
-            bounded,
+            guide,
             beat_units,
             price,
             sweep.found,
         )
+        order = np.argsort(sweep.found.rank[:filled])
         slack_s = sweep.slack_s[0]
-        kept = _select(sweep.found, filled, mode, slack_s, price, sweep.kept, sweep.anchor_s, sweep.origin)
-        state[WORK] += kept.work + filled
-        if mode == EXACT and kept.crowded > 0:
+        for attempt in range(_ATTEMPTS):
+            patient = least_slack_s == 0 or attempt == _ATTEMPTS - 1
+            kept = _select(sweep.found, order, mode, slack_s, patient, price, sweep)
+            state[WORK] += kept.work + filled
+            if mode == EXACT or patient or not kept.crowded:
+                break
+            slack_s = max(slack_s * 1.5, least_slack_s)
+        if mode == EXACT and kept.crowded:
             return NEEDS_LABELS
-        if kept.crowded > 0:
-            sweep.slack_s[0] = max(slack_s * 1.25, least_slack_s)
-        elif kept.count < room // 2:
-            sweep.slack_s[0] = slack_s * 0.8 if slack_s > 0.5 * least_slack_s else 0.0
-        for label in range(kept.count):
+        sweep.slack_s[0] = slack_s * 0.7 if slack_s > least_slack_s else 0.0
+        for label in range(kept.labels):
             sweep.labels.units[label] = sweep.kept.units[label]
+            sweep.labels.node[label] = sweep.found.node[sweep.origin[label]]
             for place in range(len(sweep.next_on) + 1):
                 sweep.labels.instants_s[label, place] = sweep.kept.instants_s[label, place]
         state[FORGOTTEN] = max(state[FORGOTTEN], kept.forgotten_units)
         if written:
             begin = sweep.begin[task]
-            for label in range(kept.count):
+            for label in range(kept.labels):
                 sweep.parent[begin + label] = sweep.found.parent[sweep.origin[label]]
                 sweep.option[begin + label] = sweep.found.option[sweep.origin[label]]
-            sweep.begin[task + 1] = begin + kept.count
-        state[TASK], state[COUNT] = task + 1, kept.count
-        if kept.count == 0:
+            sweep.begin[task + 1] = begin + kept.labels
+        if len(sweep.child) > 0:
+            for candidate in range(filled):
+                choice = max(sweep.found.option[candidate] + 1 - tasks.first[task], 0)
+                sweep.child[task, sweep.found.parent[candidate], choice] = sweep.found.went[candidate]
+        state[TASK], state[COUNT] = task + 1, kept.labels
+        if kept.labels == 0:
             return DONE
     return DONE
 
@@ -418,6 +474,7 @@ def score(
     device_free_s: FloatArray,
     edge_free_s: FloatArray,
     relaxations: Relaxations,
+    guide: Guide,
     price: float,
     out_units: IntArray,
 ) -> None:
@@ -428,13 +485,30 @@ def score(
     devices = len(sweep.next_on)
     for start in range(len(edge_free_s)):
         sweep.state[TASK], sweep.state[COUNT], sweep.state[WORK] = 0, 1, 0
-        sweep.labels.units[0] = 0
+        sweep.labels.units[0] = sweep.labels.node[0] = 0
         for device in range(devices):
             sweep.labels.instants_s[0, device] = device_free_s[start, device]
         sweep.labels.instants_s[0, devices] = edge_free_s[start]
         settle(tasks, sweep)
-        advance(tasks, sweep, FORGET, relaxations, False, -1, price, 0.0, 1 << 62)
+        advance(tasks, sweep, FORGET, relaxations, guide, -1, price, 0.0, 1 << 62)
         best = 0
         for label in range(sweep.state[COUNT]):
             best = max(best, sweep.labels.units[label])
         out_units[start] = best
+
+
+@compiled
+def to_come(tasks: FlatTasks, child: IntArray) -> IntArray:
+    """The `to_come_units` that go with the children a joining sweep has recorded."""
+    count, nodes, _ = child.shape
+    units = np.zeros((count + 1, nodes), dtype=np.int64)
+    for task in range(count - 1, -1, -1):
+        for node in range(nodes):
+            best = -_NO_BOUND
+            for choice in range(tasks.last[task] - tasks.first[task] + 1):
+                after = child[task, node, choice]
+                if after >= 0:
+                    gained = tasks.units[tasks.first[task] + choice - 1] if choice > 0 else 0
+                    best = max(best, units[task + 1, after] + gained)
+            units[task, node] = best
+    return units

@@ -8,15 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.equations import FloatArray, IntArray
-from offramp.solvers import kernels
+from offramp.solvers import bounds, kernels
 from offramp.solvers.bounds import Relaxations
 from offramp.solvers.flat import FlatTasks, Flattened
-from offramp.solvers.kernels import EXACT, FORGET, JOIN, Candidates, Labels, Sweep
+from offramp.solvers.kernels import EXACT, FORGET, JOIN, Candidates, Guide, Labels, Sweep
 
-__all__ = ["EXACT", "FORGET", "JOIN", "OutOfRoomError", "Outcome", "best_gain", "run_sweep", "start_units"]
-
-MOST_LABELS = 1 << 17
-"""Labels at one task beyond which an exact sweep gives up."""
+__all__ = [
+    "EXACT",
+    "FORGET",
+    "JOIN",
+    "OutOfRoomError",
+    "Outcome",
+    "best_gain",
+    "guide_fits",
+    "relax",
+    "run_sweep",
+    "start_units",
+]
 
 MOST_WORK = 30_000_000_000
 """Comparisons of labels beyond which an exact sweep gives up: a few minutes."""
@@ -27,6 +35,8 @@ MOST_HISTORY = 1 << 26
 _WORK_AT_A_TIME = 50_000_000
 _FIRST_HISTORY = 1 << 16
 _SLACK_PER_BUDGET = 1e-3
+_STEPS, _LEAST_STEPS, _STEP_ROOM = 64, 4, 1 << 21
+_GUIDE_ROOM = 1 << 27
 _NO_RELAXATIONS = Relaxations(
     np.zeros((1, 1)),
     np.zeros((1, 1), np.int64),
@@ -35,6 +45,7 @@ _NO_RELAXATIONS = Relaxations(
     np.zeros((1, 1), np.int64),
     np.zeros(1, np.int64),
 )
+_NO_GUIDE = Guide(np.zeros((0, 0, 0), np.int32), np.zeros((0, 0), np.int64))
 
 Progress = Callable[[int, int], None]
 """Called now and then with tasks met and tasks in all."""
@@ -56,6 +67,7 @@ class Outcome:
         units: of the best label; -1 if none is left, which proves that `beat_units` cannot be beaten.
         forgotten_units: no schedule that was forgotten on the way earns more; -1 if none was.
         options: the best label's option for each flat task, -1 where it is dropped; None without a history.
+        guide: of a sweep that was to make one.
         labels: (M,) how many each task left; zeros without a history.
         work: comparisons made.
     """
@@ -63,6 +75,7 @@ class Outcome:
     units: int
     forgotten_units: int
     options: IntArray | None
+    guide: Guide | None
     labels: IntArray
     work: int
 
@@ -74,12 +87,13 @@ class Outcome:
 
 
 def _new_labels(room: int, devices: int) -> Labels:
-    return Labels(np.empty((room, devices + 1)), np.empty(room, dtype=np.int64))
+    units, node = np.zeros((2, room), dtype=np.int64)
+    return Labels(np.empty((room, devices + 1)), units, node)
 
 
 def _new_candidates(rows: int, devices: int) -> Candidates:
-    integers = [np.empty(rows, dtype=np.int64) for _ in range(4)]
-    return Candidates(np.empty((rows, devices + 1)), integers[0], integers[1], np.empty(rows), *integers[2:])
+    units, bound, parent, option, node, went = np.zeros((6, rows), dtype=np.int64)
+    return Candidates(np.empty((rows, devices + 1)), units, bound, np.empty(rows), parent, option, node, went)
 
 
 def _new_sweep(
@@ -93,6 +107,7 @@ def _new_sweep(
         kept=_new_labels(room, devices),
         anchor_s=np.empty((room, devices + 1)),
         origin=np.empty(room, dtype=np.int64),
+        scan=np.empty(room, dtype=np.int64),
         found=_new_candidates(room * choices, devices),
         next_on=np.empty(devices, dtype=np.int64),
         state=np.array([0, 1, -1, 0]),
@@ -100,10 +115,10 @@ def _new_sweep(
         begin=np.zeros(len(tasks.arrival_s) + 1, dtype=np.int64),
         parent=np.empty(history, dtype=np.int32),
         option=np.empty(history, dtype=np.int32),
+        child=_NO_GUIDE.child,
     )
     sweep.labels.instants_s[0, :devices] = -np.inf if device_free_s is None else device_free_s
     sweep.labels.instants_s[0, devices] = edge_free_s
-    sweep.labels.units[0] = 0
     kernels.settle(tasks, sweep)
     return sweep
 
@@ -115,12 +130,14 @@ def _with_room(sweep: Sweep, room: int) -> Sweep:
     count = int(sweep.state[kernels.COUNT])
     labels.instants_s[:count] = sweep.labels.instants_s[:count]
     labels.units[:count] = sweep.labels.units[:count]
+    labels.node[:count] = sweep.labels.node[:count]
     choices = len(sweep.found.units) // len(sweep.labels.units)
     return sweep._replace(
         labels=labels,
         kept=_new_labels(room, devices),
         anchor_s=np.empty((room, devices + 1)),
         origin=np.empty(room, dtype=np.int64),
+        scan=np.empty(room, dtype=np.int64),
         found=_new_candidates(room * choices, devices),
     )
 
@@ -136,7 +153,8 @@ def _with_history(sweep: Sweep) -> Sweep:
     longer = max(2 * rows, rows + 2 * room)
     if longer > max(MOST_HISTORY, 4 * room):
         raise OutOfRoomError(int(sweep.state[kernels.TASK]))
-    parent, option = np.empty(longer, dtype=np.int32), np.empty(longer, dtype=np.int32)
+    parent: IntArray = np.empty(longer, dtype=sweep.parent.dtype)
+    option: IntArray = np.empty(longer, dtype=sweep.option.dtype)
     parent[:used], option[:used] = sweep.parent[:used], sweep.option[:used]
     return sweep._replace(parent=parent, option=option)
 
@@ -151,20 +169,25 @@ def run_sweep(
     mode: int,
     room: int,
     *,
-    most_labels: int = MOST_LABELS,
+    most_labels: int = 0,
     relaxations: Relaxations | None = None,
+    guide: Guide | None = None,
     beat_units: int = -1,
     history: bool = True,
+    make_guide: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
     """Sweep over all tasks from an idle system.
 
-    With `relaxations` what cannot earn more than `beat_units` goes. EXACT starts with `room` labels and takes up to
-    `most_labels`; FORGET and JOIN keep to `room`, and need the relaxations. Raises OutOfRoomError.
+    What cannot earn more than `beat_units` by `relaxations` or `guide` goes. EXACT starts with `room` labels and may
+    take up to `most_labels`; FORGET and JOIN keep to `room`, and need the relaxations. With `make_guide` JOIN gives the
+    guide for sweeps that are to beat as much. Raises OutOfRoomError.
     """
     sweep = _new_sweep(tasks, room, _FIRST_HISTORY if history else 0, None, -np.inf)
     count = len(tasks.arrival_s)
-    bounded = relaxations is not None
+    if make_guide:
+        choices = len(sweep.found.units) // room
+        sweep = sweep._replace(child=np.full((count, room, choices), -1, dtype=np.int32))
     slack_s = 0.0 if mode == EXACT else _SLACK_PER_BUDGET * float((tasks.deadline_s - tasks.arrival_s).mean())
     price = _price(tasks)
     why = kernels.PAUSED
@@ -174,7 +197,7 @@ def run_sweep(
             sweep,
             mode,
             _NO_RELAXATIONS if relaxations is None else relaxations,
-            bounded,
+            _NO_GUIDE if guide is None else guide,
             beat_units,
             price,
             slack_s,
@@ -192,17 +215,29 @@ def run_sweep(
             raise OutOfRoomError(met)
         if progress is not None:
             progress(met, count)
-    return _outcome(sweep, history)
+    return _outcome(tasks, sweep, history)
 
 
-def _outcome(sweep: Sweep, history: bool) -> Outcome:
+def _outcome(tasks: FlatTasks, sweep: Sweep, history: bool) -> Outcome:
     _, count, forgotten, work = sweep.state.tolist()
     labels = np.diff(sweep.begin)
+    guide = Guide(sweep.child, kernels.to_come(tasks, sweep.child)) if len(sweep.child) else None
     if count == 0:
-        return Outcome(-1, forgotten, None, labels, work)
+        return Outcome(-1, forgotten, None, guide, labels, work)
     best = int(sweep.labels.units[:count].argmax())
     options = kernels.trace(sweep, best) if history else None
-    return Outcome(int(sweep.labels.units[best]), forgotten, options, labels, work)
+    return Outcome(int(sweep.labels.units[best]), forgotten, options, guide, labels, work)
+
+
+def relax(tasks: FlatTasks) -> Relaxations:
+    """Bounds on what is to come, in at most some tens of MB: the longer the stream, the coarser."""
+    return bounds.relax(tasks, min(_STEPS, max(_LEAST_STEPS, _STEP_ROOM // len(tasks.arrival_s))))
+
+
+def guide_fits(tasks: FlatTasks, labels: int) -> bool:
+    """Whether there is memory for the guide of a sweep that joins so many labels."""
+    choices = 1 + int((tasks.last - tasks.first).max())
+    return len(tasks.arrival_s) * labels * choices <= _GUIDE_ROOM
 
 
 def start_units(tasks: FlatTasks, relaxations: Relaxations) -> int:
@@ -223,7 +258,8 @@ def best_gain(
     units = np.zeros(len(edge_free_s), dtype=np.int64)
     if len(flat.index):
         sweep = _new_sweep(flat.tasks, max_labels, 0, None, -np.inf)
+        price = _price(flat.tasks)
         kernels.score(
-            flat.tasks, sweep, device_free_s, edge_free_s, _NO_RELAXATIONS, _price(flat.tasks), units
+            flat.tasks, sweep, device_free_s, edge_free_s, _NO_RELAXATIONS, _NO_GUIDE, price, units
         )
     return units / flat.units_per_gain
