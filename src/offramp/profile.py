@@ -102,6 +102,8 @@ class HostProfile(BaseModel):
         clock: "processor" if times are the processor time of the one thread, "wall" otherwise.
         repeats: runs of each exit at each size.
         call_s: seconds that a call for a head or a tail takes beside its layers.
+        prediction_error: quantiles of the relative error of predictions against new measurements of every
+            (exit, cut, size), by name ("p50"), if they were made.
     """
 
     model_config = _STRICT
@@ -114,6 +116,7 @@ class HostProfile(BaseModel):
     clock: Literal["processor", "wall"]
     repeats: Annotated[int, Field(ge=1)]
     call_s: Line
+    prediction_error: dict[str, float] | None = None
     exits: Annotated[tuple[ExitProfile, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

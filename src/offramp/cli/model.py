@@ -25,6 +25,7 @@ BundleArgument = Annotated[
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each session.")]
 CHECK_SEED = 0
+VERIFY_REPEATS = 7
 
 
 def inspect(
@@ -158,6 +159,9 @@ def profile(
         typer.Option("--limit-s", min=0, help="Stop early after so many seconds, at 3 repeats or more."),
     ] = 120.0,
     threads: Threads = 1,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then measure every exit and cut anew against the prediction.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs and of the order.")] = 0,
     json_: JsonFlag = False,
 ) -> None:
@@ -175,6 +179,8 @@ def profile(
     executor = ChainExecutor(loaded.model, threads=threads)
     measured = _measure(executor, repeats, limit_s, seed)
     result = build_profile(executor, measured, loaded.accuracies)
+    if verify:
+        result = _verified(executor, result, seed)
     if output is not None:
         write_atomically(output, result.to_json())
     if into_bundle:
@@ -203,6 +209,20 @@ def _measure(executor: ChainExecutor, repeats: int, limit_s: float, seed: int) -
     return found
 
 
+def _verified(executor: ChainExecutor, result: HostProfile, seed: int) -> HostProfile:
+    """The profile with the quantiles of its own prediction errors."""
+    from offramp.model.verify import prediction_errors
+
+    relative = np.zeros(1)
+    with Progress(console=errors, transient=True) as progress:
+        bar = progress.add_task("verification", total=VERIFY_REPEATS)
+        for found in prediction_errors(executor, result, np.random.default_rng(seed + 1), VERIFY_REPEATS):
+            relative = found
+            progress.advance(bar)
+    quantiles = {f"p{q}": float(np.quantile(relative, q / 100)) for q in (50, 95, 100)}
+    return result.model_copy(update={"prediction_error": quantiles})
+
+
 def _print_profile(result: HostProfile) -> None:
     console = Console()
     console.print(
@@ -223,3 +243,6 @@ def _print_profile(result: HostProfile) -> None:
                 "yes" if layer.linear else "no: see median_s",
             )
         console.print(table)
+    if result.prediction_error is not None:
+        found = ", ".join(f"{name} {value:.1%}" for name, value in result.prediction_error.items())
+        console.print(f"predicted against measured, every exit, cut and size: {found}")

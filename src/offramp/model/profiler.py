@@ -51,6 +51,14 @@ class Measurements:
         self.calls[i].append(max(0.0, total_s - sum(seconds for _, seconds in blocks)))
 
 
+def clock_for(executor: ChainExecutor) -> Callable[[], float]:
+    """What to measure a chain with: its thread's processor time, or wall time if sessions have more threads.
+
+    On a shared host the processor time leaves out the time that others take.
+    """
+    return time.thread_time if executor.threads == 1 else time.perf_counter
+
+
 def measure(
     executor: ChainExecutor,
     rng: np.random.Generator,
@@ -62,9 +70,8 @@ def measure(
 ) -> Iterator[Measurements]:
     """Run every exit at every size `repeats` times; gives the measurements so far after each repeat.
 
-    With one thread the clock is that thread's processor time: on a shared host it leaves out the time that
-    others take. With more threads it is wall time. Each repeat visits exits and sizes in a new random order,
-    so a slow spell of the host touches them all alike. After `limit_s` seconds it stops, but not before
+    Each repeat visits exits and sizes in a new random order, so a slow spell of the host touches them all
+    alike. The clock is `clock_for` the executor by default. After `limit_s` seconds it stops, but not before
     MIN_REPEATS. One repeat before is for warming up and is not kept.
     """
     model = executor.model
@@ -75,7 +82,7 @@ def measure(
         size: {number: random_inputs(model.boundary(number, 0), size, rng) for number in executor.exits}
         for size in sizes
     }
-    clock = clock or (time.thread_time if executor.threads == 1 else time.perf_counter)
+    clock = clock or clock_for(executor)
     started = time.monotonic()
     for repeat in range(-1, repeats):
         for index in rng.permutation(len(plan)):
