@@ -18,7 +18,7 @@ import numpy.typing as npt
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array
 from offramp.options import Gain
-from offramp.runtime import device_core
+from offramp.runtime import device_job
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
 from offramp.runtime.link import Link
@@ -260,19 +260,19 @@ class DeviceAgent:
     def _act(self) -> None:
         for action in self.core.take():
             match action:
-                case device_core.Say(message):
+                case device_job.Say(message):
                     if self._session is not None:
                         self._session.say(message)
-                case device_core.Compute():
+                case device_job.Compute():
                     self._spawn(self._compute(action))
-                case device_core.Carry():
+                case device_job.Carry():
                     self._carry(action)
-                case device_core.Finished(record):
+                case device_job.Finished(record):
                     self._finish(record)
         self._schedule_check()
         self._changed.set()
 
-    async def _compute(self, action: device_core.Compute) -> None:
+    async def _compute(self, action: device_job.Compute) -> None:
         loop = asyncio.get_running_loop()
         sequence = action.sequence
         given = self._tensors.get(sequence) if action.start else self._inputs[sequence].inputs
@@ -291,7 +291,7 @@ class DeviceAgent:
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
         self._act()
 
-    def _carry(self, action: device_core.Carry) -> None:
+    def _carry(self, action: device_job.Carry) -> None:
         now_s = self._clock()
         wires = wires_of(self._tensors[action.sequence])
         upload = Upload(action.sequence, action.exit, action.cut, action.size, 0.0, wires)
