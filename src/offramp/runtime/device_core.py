@@ -266,10 +266,10 @@ class DeviceCore:
         job = self._jobs.get(declined.sequence)
         if job is None or job.fallback:
             return
-        if declined.reason is Refusal.EXPIRED:
-            self._end(job, End.EXPIRED, "edge-queue", now_s)
-        elif not self._finish_alone(job, now_s):
-            self._end(job, End.FAILED, str(declined.reason), now_s)
+        late = declined.reason in (Refusal.EXPIRED, Refusal.TOO_LATE)
+        if not self._finish_alone(job, now_s):
+            reason = "edge-queue" if late else str(declined.reason)
+            self._end(job, End.EXPIRED if late else End.FAILED, reason, now_s)
 
     def _finish_alone(self, job: Job, now_s: float) -> bool:
         """Plan the task on the device from here on, at the best exit that still fits; False if none does."""
