@@ -13,6 +13,7 @@ from offramp.instance import Instance
 from offramp.observation import Observation
 from offramp.options import System
 from offramp.policies.greedy import Myopic
+from offramp.runtime.edge_core import Limits
 from offramp.runtime.outcomes import End
 from offramp.simulator import simulate
 from offramp.task import DROP, Decision
@@ -56,7 +57,8 @@ class Replay:
 
 
 def play(instance: Instance, policy: Myopic | Replay) -> World:
-    world = World(instance.system, policy, fallback=False)
+    # The timing model starts whatever has not expired, also what must then be late.
+    world = World(instance.system, policy, fallback=False, limits=Limits(fit=0.0))
     for device in world.devices:
         world.connect(device)
     world.play(instance)

@@ -18,7 +18,7 @@ from offramp.model.tensors import TensorSpec
 from offramp.options import System
 from offramp.policies import Policy
 from offramp.policies.greedy import Myopic
-from offramp.runtime import device_core, edge_core
+from offramp.runtime import device_job, edge_core
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.edge_core import EdgeCore, Limits
 from offramp.runtime.forecast import Forecast
@@ -199,12 +199,12 @@ class World:
         elif isinstance(message, Closing):
             device.core.edge_closing()
 
-    def _device_action(self, device: Device, action: device_core.Action) -> None:
+    def _device_action(self, device: Device, action: device_job.Action) -> None:
         match action:
-            case device_core.Finished(record):
+            case device_job.Finished(record):
                 assert record.sequence not in device.records, "a task ended twice"
                 device.records[record.sequence] = record
-            case device_core.Say(message):
+            case device_job.Say(message):
                 frame, token = encode(message), device.token
                 if token is None or self.cut_off(self.now_s):
                     return
@@ -213,23 +213,23 @@ class World:
                     self.now_s + delay_s,
                     lambda: self.edge.control(token, decode_from_device(frame), self.now_s),
                 )
-            case device_core.Compute():
+            case device_job.Compute():
                 took_s = self._head_s(device, action)
                 self.at(
                     self.now_s + took_s,
                     lambda: device.core.computed(action.sequence, self.now_s, measured_s=took_s),
                 )
-            case device_core.Carry():
+            case device_job.Carry():
                 self._carry(device, action)
 
-    def _head_s(self, device: Device, action: device_core.Compute) -> float:
+    def _head_s(self, device: Device, action: device_job.Compute) -> float:
         size = device.core.size_of(action.sequence)
         options = self.system.options(device.number, size)
         heads = options.head_s
         stop, start = (options.index(action.exit, cut) for cut in (action.stop, action.start))
         return float(heads[stop] - heads[start])
 
-    def _carry(self, device: Device, action: device_core.Carry) -> None:
+    def _carry(self, device: Device, action: device_job.Carry) -> None:
         options = self.system.options(device.number, action.size)
         index = options.index(action.exit, action.cut)
         size_bytes = options.upload_s[index] * device.link.bandwidth_bytes_per_s

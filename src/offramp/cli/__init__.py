@@ -48,9 +48,6 @@ app.command()(runtime.edge)
 app.command()(runtime.device)
 app.command()(training.train_model)
 app.command()(training.export)
-app.command()(runtime.edge)
-app.command()(runtime.device)
-app.command()(runtime.demo)
 
 
 def main() -> None:

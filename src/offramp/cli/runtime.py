@@ -87,6 +87,9 @@ def device(
     link_trace: Annotated[
         Path | None, typer.Option("--link-trace", help="Recorded uplink (Mahimahi) in place of the rate.")
     ] = None,
+    journal: Annotated[
+        Path | None, typer.Option("--journal", help="File that keeps every task and its end across crashes.")
+    ] = None,
     max_size: MaxSize = 32,
     tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
     insecure: Insecure = False,
@@ -110,6 +113,7 @@ def device(
         rate,
         delay,
         link_trace,
+        journal,
         max_size,
         insecure,
         supervised,

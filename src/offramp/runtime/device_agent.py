@@ -18,9 +18,10 @@ import numpy.typing as npt
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array
 from offramp.options import Gain
-from offramp.runtime import device_core
+from offramp.runtime import device_job
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
+from offramp.runtime.journal import Journal, JournalFullError
 from offramp.runtime.link import Link
 from offramp.runtime.outcomes import Instants, TaskRecord
 from offramp.runtime.own import OwnSystem
@@ -84,7 +85,9 @@ class DeviceAgent:
         samples: Samples,
         clock: Callable[[], float],
         on_end: Callable[[TaskRecord], None],
+        journal: Journal | None = None,
     ) -> None:
+        self.failure: JournalFullError | None = None
         self.core = DeviceCore(own)
         self._identity = identity
         self._endpoint = endpoint
@@ -95,6 +98,7 @@ class DeviceAgent:
         self._samples = samples
         self._clock = clock
         self._on_end = on_end
+        self._journal = journal
         self._session: Session | None = None
         self._tensors: dict[int, Mapping[str, Array]] = {}
         self._inputs: dict[int, Samples] = {}
@@ -122,7 +126,8 @@ class DeviceAgent:
     async def play(self, plan: Iterable[PlannedTask], start_s: float) -> None:
         """Take the planned tasks on when they arrive, and wait until every one of them has ended.
 
-        `stop` ends it early: no more tasks are taken on, those in flight are finished.
+        `stop` ends it early, and so does a journal that cannot be written, which `failure` then holds: no more
+        tasks are taken on, those in flight are finished.
         """
         self._origin_s = start_s
         for sequence, planned in enumerate(plan):
@@ -165,11 +170,23 @@ class DeviceAgent:
                 return
 
     def _submit(self, sequence: int, planned: PlannedTask, start_s: float) -> None:
-        taken = self._samples.take(planned.rows)
-        self._inputs[sequence] = taken
         task = Task(start_s + planned.arrival_s, planned.size, planned.budget_s, 0)
+        if self._journal is not None and not self._written(self._journal.accept, sequence, task):
+            return
+        self._inputs[sequence] = self._samples.take(planned.rows)
         self.core.submit(sequence, task, self._clock())
         self._act()
+
+    def _written(self, write: Callable[..., None], *what: object) -> bool:
+        """Write to the journal; if that fails, take no more tasks on."""
+        try:
+            write(*what)
+        except JournalFullError as error:
+            _LOG.error("the journal cannot be written: %s", error)
+            self.failure = self.failure or error
+            self.stop()
+            return False
+        return True
 
     async def _stay_connected(self, opened: asyncio.Future[None]) -> None:
         pause_s = BACKOFF_S[0]
@@ -260,19 +277,22 @@ class DeviceAgent:
     def _act(self) -> None:
         for action in self.core.take():
             match action:
-                case device_core.Say(message):
+                case device_job.Say(message):
                     if self._session is not None:
                         self._session.say(message)
-                case device_core.Compute():
+                case device_job.Compute():
                     self._spawn(self._compute(action))
-                case device_core.Carry():
+                case device_job.Carry():
                     self._carry(action)
-                case device_core.Finished(record):
+                case device_job.Decided(sequence, decision):
+                    if self._journal is not None:
+                        self._written(self._journal.decide, sequence, decision)
+                case device_job.Finished(record):
                     self._finish(record)
         self._schedule_check()
         self._changed.set()
 
-    async def _compute(self, action: device_core.Compute) -> None:
+    async def _compute(self, action: device_job.Compute) -> None:
         loop = asyncio.get_running_loop()
         sequence = action.sequence
         given = self._tensors.get(sequence) if action.start else self._inputs[sequence].inputs
@@ -291,7 +311,7 @@ class DeviceAgent:
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
         self._act()
 
-    def _carry(self, action: device_core.Carry) -> None:
+    def _carry(self, action: device_job.Carry) -> None:
         now_s = self._clock()
         wires = wires_of(self._tensors[action.sequence])
         upload = Upload(action.sequence, action.exit, action.cut, action.size, 0.0, wires)
@@ -321,6 +341,8 @@ class DeviceAgent:
                 logits = next(iter(tensors.values()))
             assert logits is not None
             record = _judged(record, logits, inputs.labels)
+        if self._journal is not None:
+            self._written(self._journal.end, record)
         self._on_end(_counted_from(record, self._origin_s))
 
     def _schedule_check(self) -> None:

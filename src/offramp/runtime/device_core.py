@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum, auto
-
-import numpy as np
 
 from offramp.equations import on_time
-from offramp.options import OptionTable
-from offramp.policies import choose
+from offramp.runtime.device_job import Action, Carry, Compute, Decided, EdgeView, Finished, Job, Say, Stage
 from offramp.runtime.margin import Margin
-from offramp.runtime.outcomes import End, Instants, Ledger, TaskRecord
+from offramp.runtime.outcomes import End, Instants, Ledger
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.protocol import (
     Announce,
@@ -31,7 +26,7 @@ from offramp.runtime.protocol import (
     Withdraw,
     fits,
 )
-from offramp.task import DROP, Decision, Task
+from offramp.task import Decision, Task
 
 PATIENCE = 0.2
 """Share of a budget that a device waits for a verdict before it decides alone."""
@@ -41,94 +36,6 @@ OVERDUE = 0.25
 LEAST_OVERDUE_S = 0.02
 LAST_CALL_S = 3.0
 """How long after its deadline a device still waits for an answer that only counts as late."""
-
-
-class Stage(Enum):
-    """Where a task is on its way."""
-
-    DECIDING = auto()
-    QUEUED = auto()
-    COMPUTING = auto()
-    LINK = auto()
-    UPLOADING = auto()
-    AWAITING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Send a control message."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """Run layers start+1..stop of an exit for a task; then call `DeviceCore.computed`.
-
-    With `start` > 0 the input is what the device kept at that cut. `stop` = l gives the answer.
-    """
-
-    sequence: int
-    exit: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Carry:
-    """Upload what crosses at the cut; call `link_busy` with when it will have crossed, then `carried`."""
-
-    sequence: int
-    exit: int
-    cut: int
-    size: int
-    deadline_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A task has ended."""
-
-    record: TaskRecord
-
-
-Action = Say | Compute | Carry | Finished
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A task on its way; instants on the device's clock."""
-
-    sequence: int
-    task: Task
-    options: OptionTable
-    stage: Stage = Stage.DECIDING
-    decision: Decision = DROP
-    start: int = 0  # layers of the exit that need not be run again
-    head_s: float = 0.0
-    upload_s: float = 0.0
-    local: bool = False  # nothing more is expected of the edge
-    fallback: bool = False
-    kept: Decision | None = None  # exit and cut of the tensors at hand
-    announced_s: float = math.nan
-    check_s: float = math.inf
-    predicted: Instants | None = None
-    device_start_s: float | None = None
-    send_s: float | None = None
-    link_start_s: float | None = None
-    sent_s: float | None = None
-    edge_start_s: float | None = None
-
-
-@dataclass(slots=True)
-class EdgeView:
-    """What the device believes of its edge."""
-
-    connected: bool = False
-    trusted: bool = False
-    closing: bool = False
-    verdicts: int = 0
-    round_trip_s: float = 0.0
 
 
 class DeviceCore:
@@ -250,6 +157,7 @@ class DeviceCore:
         self._queue(job, now_s)
 
     def _queue(self, job: Job, now_s: float) -> None:
+        self._actions.append(Decided(job.sequence, job.decision))
         job.stage, job.check_s = Stage.QUEUED, math.inf
         self._heads.append(job)
         self._next_head(now_s)
@@ -358,37 +266,27 @@ class DeviceCore:
         job = self._jobs.get(declined.sequence)
         if job is None or job.fallback:
             return
-        if declined.reason is Refusal.EXPIRED:
-            self._end(job, End.EXPIRED, "edge-queue", now_s)
-        elif not self._finish_alone(job, now_s):
-            self._end(job, End.FAILED, str(declined.reason), now_s)
+        late = declined.reason in (Refusal.EXPIRED, Refusal.TOO_LATE)
+        if not self._finish_alone(job, now_s):
+            reason = "edge-queue" if late else str(declined.reason)
+            self._end(job, End.EXPIRED if late else End.FAILED, reason, now_s)
 
     def _finish_alone(self, job: Job, now_s: float) -> bool:
         """Plan the task on the device from here on, at the best exit that still fits; False if none does."""
         if job.stage is Stage.COMPUTING or not self._fallback:
             return False
         free_s, _ = self._backlog(now_s)
-        options = job.options
-        takes_s = options.head_s.copy()
-        if job.kept is not None:
-            # What the device has at the cut need not be computed again.
-            done = options.index(job.kept.exit, job.kept.cut)
-            takes_s[options.exit == job.kept.exit] -= options.head_s[done]
-        finish_s = free_s + takes_s
-        allowed = options.local & np.asarray(on_time(finish_s, job.task.deadline_s))
-        decision = choose(options, allowed, finish_s)
-        if decision.exit == 0:
+        plan = job.plan_alone(free_s)
+        if plan is None:
             return False
-        row = options.index(decision.exit, decision.cut)
         self._leave_queues(job)
-        same = job.kept is not None and job.kept.exit == decision.exit
-        job.start = job.kept.cut if same and job.kept is not None else 0
         if job.decision.exit and not job.local:
             self._say(Withdraw(job.sequence))
-        job.decision, job.head_s, job.upload_s = decision, float(takes_s[row]), 0.0
+        job.decision, job.start = plan.decision, plan.start
+        job.head_s, job.upload_s = plan.takes_s, 0.0
         job.local = job.fallback = True
         if job.predicted is None:
-            job.predicted = Instants(free_s, float(finish_s[row]), None, float(finish_s[row]))
+            job.predicted = Instants(free_s, plan.finish_s, None, plan.finish_s)
         self._queue(job, now_s)
         return True
 
@@ -477,27 +375,7 @@ class DeviceCore:
     def _end(self, job: Job, end: End, reason: str, now_s: float) -> None:
         del self._jobs[job.sequence]
         self.ledger.close(job.sequence, end)
-        answered = end in (End.ON_TIME, End.LATE)
-        gain = 0.0
-        if end is End.ON_TIME:
-            gain = float(job.options.gain[job.options.index(job.decision.exit, job.decision.cut)])
-        record = TaskRecord(
-            job.sequence,
-            job.task.arrival_s,
-            job.task.size,
-            job.task.budget_s,
-            end,
-            reason,
-            job.decision.exit,
-            job.decision.cut,
-            job.fallback,
-            job.predicted,
-            Instants(job.device_start_s, job.send_s, job.edge_start_s, now_s if answered else None),
-            job.link_start_s,
-            job.sent_s,
-            gain,
-        )
-        self._actions.append(Finished(record))
+        self._actions.append(Finished(job.record(end, reason, now_s)))
 
     def _say(self, message: Message) -> None:
         if self.edge.connected:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from offramp.errors import OfframpError
 from offramp.runtime.device_agent import DeviceAgent, Endpoint, Identity
 from offramp.runtime.edge_main import cap_of, check_max_size, load_executor
+from offramp.runtime.journal import Journal, with_journal
 from offramp.runtime.link import make_link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
@@ -46,6 +47,7 @@ class DeviceSettings:
     rate: str
     delay: str
     link_trace: Path | None
+    journal: Path | None
     max_size: int
     insecure: bool
     supervised: bool
@@ -93,38 +95,55 @@ def run_device(
         else:
             on_end(record)
 
+    journal = None if settings.journal is None else Journal.open(settings.journal, settings.device)
+    identity = Identity(
+        settings.device,
+        # Without a journal nothing counts the starts; the time is as good while the clock goes forward.
+        time.time_ns() // 1_000_000 if journal is None else journal.epoch,
+        bundle.model.sha256,
+    )
+
     async def main() -> None:
-        stop, listen = asyncio.Event(), Orders(on_end=lambda: stop.set())
+        stop, orders = asyncio.Event(), Orders(on_end=lambda: stop.set())
         if settings.supervised:
-            await listen.start()
+            await orders.start()
             emit({"event": "loaded"})
         address = settings.edge
         if address == FROM_SUPERVISOR:
-            address = str((await listen.next())["edge"])
-        own = OwnSystem(
-            exits, settings.slowdown * calibrate(executor, exits), link.bandwidth_bytes_per_s, link.delay_s
-        )
-        processor = Processor(executor, settings.slowdown)
+            address = str((await orders.next())["edge"])
+        slowdown = settings.slowdown * calibrate(executor, exits)
         agent = DeviceAgent(
-            Identity(settings.device, time.time_ns() // 1_000_000, bundle.model.sha256),
+            identity,
             Endpoint(address, cap_of(bundle, settings.max_size)),
             executor,
-            processor,
-            own,
+            Processor(executor, settings.slowdown),
+            OwnSystem(exits, slowdown, link.bandwidth_bytes_per_s, link.delay_s),
             link,
             samples,
             time.monotonic,
             ended,
+            journal,
         )
         try:
             await agent.connect()
-            await _play(settings, agent, plan, listen, stop)
+            await _play(settings, agent, plan, orders, stop)
         finally:
             await agent.close()
-            listen.stop()
+            orders.stop()
+        if agent.failure is not None:
+            raise OfframpError(
+                "journal",
+                str(settings.journal),
+                f"cannot be written ({agent.failure}); the device has stopped",
+                "make room and start it again",
+            )
 
-    asyncio.run(main())
-    summary = summarise(records, [exit.accuracy for exit in exits])
+    try:
+        asyncio.run(main())
+        summary = with_journal(summarise(records, [exit.accuracy for exit in exits]), journal)
+    finally:
+        if journal is not None:
+            journal.close()
     if settings.supervised:
         emit({"event": "done", "summary": summary})
     return summary

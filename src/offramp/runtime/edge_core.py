@@ -50,11 +50,22 @@ SILENCE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the edge holds at most."""
+    """What the edge holds and takes at most.
+
+    Attributes:
+        devices: sessions at a time.
+        queue, queue_per_device: decided tasks that are not computed yet.
+        announcements_per_s: of one device, over a second.
+        max_size: inputs in one task.
+        fit: share of a tail's predicted time that must be left before the deadline for it to be started.
+    """
 
     devices: int = 1024
     queue: int = 256
+    queue_per_device: int = 64
+    announcements_per_s: float = 500.0
     max_size: int = 64
+    fit: float = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,8 @@ class Session:
     epoch: int
     peer: Peer
     heard_s: float
+    allowance: float
+    last: int = -1  # greatest sequence announced
     expected: dict[int, Work] = field(default_factory=dict)
 
 
@@ -166,6 +179,7 @@ class EdgeCore:
         self._workers = workers
         self._limits = limits or Limits()
         self._sessions: dict[bytes, Session] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self._waiting: deque[Work] = deque()
         self._running: list[Work] = []
         self.draining = False
@@ -194,7 +208,13 @@ class EdgeCore:
         if refused is not None:
             return refused
         token = secrets.token_bytes(16)
-        self._sessions[token] = Session(token, hello.epoch, self._forecast.join(hello), now_s)
+        session = Session(
+            token, hello.epoch, self._forecast.join(hello), now_s, self._limits.announcements_per_s
+        )
+        epoch, last = self._last.get(hello.device, (hello.epoch, -1))
+        if epoch == hello.epoch:
+            session.last = last
+        self._sessions[token] = session
         self._remake()
         gain = self._forecast.gain
         welcome = Welcome(VERSION, token, self._policy_name, gain.accuracy_weight, gain.accuracy_slope)
@@ -235,6 +255,8 @@ class EdgeCore:
         session = self._sessions.get(token)
         if session is None:
             return
+        rate = self._limits.announcements_per_s
+        session.allowance = min(rate, session.allowance + rate * (now_s - session.heard_s))
         session.heard_s = now_s
         match message:
             case Announce():
@@ -273,8 +295,13 @@ class EdgeCore:
             return Refusal.DRAINING
         if announce.size > self._limits.max_size:
             return Refusal.TOO_LARGE
-        if announce.sequence in session.expected:
-            return Refusal.UNKNOWN_TASK
+        # A task's key is (device, epoch, sequence), and a device counts upwards: nothing is decided twice.
+        if announce.sequence <= session.last:
+            return Refusal.REPEATED
+        session.last = announce.sequence
+        if session.allowance < 1 or len(session.expected) >= self._limits.queue_per_device:
+            return Refusal.OVERLOADED
+        session.allowance -= 1
         on_their_way = sum(len(each.expected) for each in self._sessions.values())
         if on_their_way + len(self._waiting) >= self._limits.queue:
             return Refusal.OVERLOADED
@@ -331,6 +358,9 @@ class EdgeCore:
             if not on_time(now_s, work.deadline_s):
                 self._decline(work.session, work.sequence, Refusal.EXPIRED)
                 continue
+            if not on_time(now_s + self._limits.fit * work.tail_s, work.deadline_s):
+                self._decline(work.session, work.sequence, Refusal.TOO_LATE)
+                continue
             work.start_s = now_s
             self._running.append(work)
             tensors, work.tensors = work.tensors, {}
@@ -363,9 +393,17 @@ class EdgeCore:
         if session is None:
             return
         self._waiting = deque(work for work in self._waiting if work.session != token)
+        self._remember(session)
         self._forecast.leave(session.peer.name)
         self._remake()
         self._start(now_s)
+
+    def _remember(self, session: Session) -> None:
+        """Keep what a device has announced, for when it comes back."""
+        self._last.pop(session.peer.name, None)
+        self._last[session.peer.name] = (session.epoch, session.last)
+        if len(self._last) > 2 * self._limits.devices:
+            del self._last[next(iter(self._last))]
 
     def tick(self, now_s: float) -> None:
         """Call this several times a second: forget what never came, and devices that fell silent."""

@@ -63,6 +63,7 @@ class EdgeServer:
         *,
         layers: Callable[[int], int],
         max_frame_bytes: int,
+        max_streams: int = 4096,
         workers: int = 1,
     ) -> None:
         self._core = core
@@ -73,7 +74,9 @@ class EdgeServer:
         self._streams: dict[bytes, Streams] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
-        self._server = grpc.aio.server(options=server_options(max_frame_bytes))
+        self._server = grpc.aio.server(
+            options=server_options(max_frame_bytes), maximum_concurrent_rpcs=max_streams
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
 

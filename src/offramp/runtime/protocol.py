@@ -47,7 +47,9 @@ class Refusal(StrEnum):
 
     POLICY = "policy"  # no option is worth it, says the policy
     EXPIRED = "expired"  # the deadline passed before the edge could start
-    OVERLOADED = "overloaded"  # the edge's queue is full
+    TOO_LATE = "too-late"  # the edge could start, but not finish in time
+    OVERLOADED = "overloaded"  # the edge's queue is full, or the device announces too much
+    REPEATED = "repeated"  # this task, or a later one, has been announced before
     DRAINING = "draining"  # the edge is stopping
     TOO_LARGE = "too-large"  # more inputs than the edge takes in one task
     UNKNOWN_TASK = "unknown-task"  # no such task is expected from this device, or not with this exit and cut

@@ -26,12 +26,16 @@ def emit(event: Event) -> None:
     sys.stdout.flush()
 
 
+class OrphanedError(Exception):
+    """The supervisor is gone."""
+
+
 class Orders:
     """What the supervisor says, line by line; `on_end` is called when it is gone."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
-        self._lines: asyncio.Queue[Event] = asyncio.Queue()
+        self._lines: asyncio.Queue[Event | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -42,12 +46,16 @@ class Orders:
         self._task = asyncio.ensure_future(self._read(reader))
 
     async def next(self) -> Event:
-        """The next order."""
-        return await self._lines.get()
+        """The next order. Raises OrphanedError if none will come."""
+        order = await self._lines.get()
+        if order is None:
+            raise OrphanedError
+        return order
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             self._lines.put_nowait(json.loads(line))
+        self._lines.put_nowait(None)
         self._on_end()
 
     def stop(self) -> None:

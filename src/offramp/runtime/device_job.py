@@ -1,0 +1,164 @@
+"""What a device keeps of a task on its way, and what it asks to be done for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+
+from offramp.equations import on_time
+from offramp.options import OptionTable
+from offramp.policies import choose
+from offramp.runtime.outcomes import End, Instants, TaskRecord
+from offramp.runtime.protocol import Message
+from offramp.task import DROP, Decision, Task
+
+
+class Stage(Enum):
+    """Where a task is on its way."""
+
+    DECIDING = auto()
+    QUEUED = auto()
+    COMPUTING = auto()
+    LINK = auto()
+    UPLOADING = auto()
+    AWAITING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send a control message."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run layers start+1..stop of an exit for a task; then call `DeviceCore.computed`.
+
+    With `start` > 0 the input is what the device kept at that cut. `stop` = l gives the answer.
+    """
+
+    sequence: int
+    exit: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Upload what crosses at the cut; call `link_busy` with when it will have crossed, then `carried`."""
+
+    sequence: int
+    exit: int
+    cut: int
+    size: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A task has ended."""
+
+    record: TaskRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """It is settled where a task is to be computed, for now: by the edge, or by the device alone."""
+
+    sequence: int
+    decision: Decision
+
+
+Action = Say | Compute | Carry | Decided | Finished
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A task on its way; instants on the device's clock."""
+
+    sequence: int
+    task: Task
+    options: OptionTable
+    stage: Stage = Stage.DECIDING
+    decision: Decision = DROP
+    start: int = 0  # layers of the exit that need not be run again
+    head_s: float = 0.0
+    upload_s: float = 0.0
+    local: bool = False  # nothing more is expected of the edge
+    fallback: bool = False
+    kept: Decision | None = None  # exit and cut of the tensors at hand
+    announced_s: float = math.nan
+    check_s: float = math.inf
+    predicted: Instants | None = None
+    device_start_s: float | None = None
+    send_s: float | None = None
+    link_start_s: float | None = None
+    sent_s: float | None = None
+    edge_start_s: float | None = None
+
+    def plan_alone(self, free_s: float) -> Plan | None:
+        """The best exit that the device can finish by the deadline if it begins at `free_s`; None if none fits.
+
+        What the device has at a cut is not computed again for the same exit.
+        """
+        options, kept = self.options, self.kept
+        takes_s = options.head_s.copy()
+        if kept is not None:
+            takes_s[options.exit == kept.exit] -= options.head_s[options.index(kept.exit, kept.cut)]
+        finish_s = free_s + takes_s
+        allowed = options.local & np.asarray(on_time(finish_s, self.task.deadline_s))
+        decision = choose(options, allowed, finish_s)
+        if decision.exit == 0:
+            return None
+        row = options.index(decision.exit, decision.cut)
+        start = kept.cut if kept is not None and kept.exit == decision.exit else 0
+        return Plan(decision, start, float(takes_s[row]), float(finish_s[row]))
+
+    def record(self, end: End, reason: str, now_s: float) -> TaskRecord:
+        """What is written down of the task when it ends."""
+        answered = end in (End.ON_TIME, End.LATE)
+        gain = 0.0
+        if end is End.ON_TIME:
+            gain = float(self.options.gain[self.options.index(self.decision.exit, self.decision.cut)])
+        finish_s = now_s if answered else None
+        return TaskRecord(
+            self.sequence,
+            self.task.arrival_s,
+            self.task.size,
+            self.task.budget_s,
+            end,
+            reason,
+            self.decision.exit,
+            self.decision.cut,
+            self.fallback,
+            self.predicted,
+            Instants(self.device_start_s, self.send_s, self.edge_start_s, finish_s),
+            self.link_start_s,
+            self.sent_s,
+            gain,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the device finishes a task alone: layers start+1..l of an exit, which take `takes_s` seconds."""
+
+    decision: Decision
+    start: int
+    takes_s: float
+    finish_s: float
+
+
+@dataclass(slots=True)
+class EdgeView:
+    """What the device believes of its edge."""
+
+    connected: bool = False
+    trusted: bool = False
+    closing: bool = False
+    verdicts: int = 0
+    round_trip_s: float = 0.0
