@@ -141,6 +141,16 @@ class PaperLearner:
         self._flat[1] = self._flat[0]
 
     @property
+    def steps(self) -> int:
+        """Tasks that the whole run plays."""
+        return self.settings.steps
+
+    @property
+    def identity(self) -> str:
+        """Which run this is: a checkpoint of another is refused."""
+        return f"ddqn-paper {self.family} seed {self._seed} {self.settings}"
+
+    @property
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.done >= self.settings.steps
