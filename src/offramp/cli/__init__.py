@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offramp import __version__
-from offramp.cli import doctor, figures, model, runtime, simulation, training
+from offramp.cli import doctor, figures, model, policy, runtime, simulation, training
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command()(runtime.edge)
 app.command()(runtime.device)
 app.command()(training.train_model)
 app.command()(training.export)
+app.command()(policy.train_policy)
 
 
 def main() -> None:

@@ -42,16 +42,17 @@ class DdqnPaper:
             _log.warning("ddqn-paper: %s; `myopic` decides in its place", notice)
             return
         from offramp.policies import ddqn_paper_kernels as kernels
+        from offramp.policies import stream_kernels
         from offramp.policies.ddqn_paper_learning import shapes
 
         hidden = policy.arrays["first_bias"].shape[0] if "first_bias" in policy.arrays else 0
         policy.expect("ddqn-paper", shapes(actions, hidden) | {"scale": (2,)})
-        self._kernels = kernels
+        self._kernels, self._observe = kernels, stream_kernels.observe
         self._network = kernels.Network(
             *(policy.arrays[name].astype(np.float64) for name in shapes(actions, hidden))
         )
         self._scale = policy.arrays["scale"]
-        self._state = np.empty(kernels.STATE)
+        self._state = np.empty(stream_kernels.STATE)
         self._low, self._high = np.empty(hidden), np.empty(hidden)
 
     @classmethod
@@ -78,7 +79,7 @@ class DdqnPaper:
         edge_s = float(backlog.edge_free_s[-1]) - observation.now_s
         if own_s != own_s or edge_s != edge_s:
             raise OfframpError("backlog", "NaN", "must be instants in seconds", "correct the state")
-        kernels.observe(self._state, float(task.size), task.budget_s, own_s, edge_s, self._scale)
+        self._observe(self._state, float(task.size), task.budget_s, own_s, edge_s, self._scale)
         kernels.hidden_layers(self._network, self._state, self._low, self._high)
         fits = observation.feasible(observation.timeline().finish_s)
         action = kernels.best_action(self._network, self._high, np.concatenate(([True], fits)))

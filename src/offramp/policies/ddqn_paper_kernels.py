@@ -10,14 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from offramp import equations
 from offramp.equations import BoolArray, FloatArray, IntArray
 from offramp.policies.ddqn_kernels import compiled, compiled_loose
-
-paper_timeline = compiled(equations.paper_timeline)
-on_time = compiled(equations.on_time)
-
-STATE = 3
+from offramp.policies.stream_kernels import World, allow, observe, step_world
 
 
 class Network(NamedTuple):
@@ -29,18 +24,6 @@ class Network(NamedTuple):
     second_bias: FloatArray
     out: FloatArray
     out_bias: FloatArray
-
-
-class World(NamedTuple):
-    """A system for the loop: columns (kinds, sizes, options), budgets and values of the sizes, kinds of devices."""
-
-    head_s: FloatArray
-    upload_s: FloatArray
-    tail_s: FloatArray
-    gain: FloatArray
-    budget_s: FloatArray
-    size: FloatArray
-    kinds: IntArray
 
 
 class Memory(NamedTuple):
@@ -59,7 +42,7 @@ class Memory(NamedTuple):
     now: FloatArray
 
 
-class Draws(NamedTuple):
+class Chance(NamedTuple):
     """Chance, drawn beforehand: what arrives (n,), exploration (n, 2) in [0, 1), minibatches (n, batch) in [0, 1)."""
 
     gap_s: FloatArray
@@ -67,21 +50,6 @@ class Draws(NamedTuple):
     device: IntArray
     explore: FloatArray
     batch: FloatArray
-
-
-@compiled
-def observe(
-    state: FloatArray,
-    size: float,
-    budget_s: float,
-    device_lag_s: float,
-    edge_lag_s: float,
-    scale: FloatArray,
-) -> None:
-    """state_n of Section III-B over `scale` (greatest size, longest budget): D, budget left, overlap at the edge."""
-    state[0] = size / scale[0]
-    state[1] = (budget_s - max(device_lag_s, 0.0)) / scale[1]
-    state[2] = max(edge_lag_s, 0.0) / scale[1]
 
 
 @compiled_loose
@@ -118,24 +86,6 @@ def action_value(network: Network, high: FloatArray, action: int) -> float:
     for i in range(len(high)):
         total += network.out[action, i] * high[i]
     return total
-
-
-@compiled
-def allow(
-    allowed: BoolArray, world: World, kind: int, size: int, device_lag_s: float, edge_lag_s: float
-) -> None:
-    """The guard: dropping, and each option that is predicted to finish in time."""
-    allowed[0] = True
-    for row in range(world.gain.shape[2]):
-        line = paper_timeline(
-            0.0,
-            device_lag_s,
-            edge_lag_s,
-            world.head_s[kind, size, row],
-            world.upload_s[kind, size, row],
-            world.tail_s[kind, size, row],
-        )
-        allowed[row + 1] = on_time(line[3], world.budget_s[size])
 
 
 @compiled_loose
@@ -216,26 +166,7 @@ def _adam(
 
 
 @compiled
-def step_world(world: World, now: FloatArray, action: int, device: int, size: int) -> float:
-    """Take an action for a task that has just arrived: moves the lags in `now`, (N + 1,), and gives the gain."""
-    if action == 0:
-        return 0.0
-    kind, row = world.kinds[device], action - 1
-    line = paper_timeline(
-        0.0,
-        now[device],
-        now[-1],
-        world.head_s[kind, size, row],
-        world.upload_s[kind, size, row],
-        world.tail_s[kind, size, row],
-    )
-    now[device], now[-1] = line[1], line[3]
-    earned: float = world.gain[kind, size, row] if on_time(line[3], world.budget_s[size]) else 0.0
-    return earned
-
-
-@compiled
-def _arrive(world: World, scale: FloatArray, memory: Memory, draws: Draws, task: int, place: int) -> None:
+def _arrive(world: World, scale: FloatArray, memory: Memory, draws: Chance, task: int, place: int) -> None:
     """Let time pass until a task arrives, and write what it meets as the next state of a transition."""
     now, device, size = memory.now, draws.device[task], draws.size[task]
     for i in range(len(now)):
@@ -249,7 +180,7 @@ def learn(
     world: World,
     scale: FloatArray,
     memory: Memory,
-    draws: Draws,
+    draws: Chance,
     online: Network,
     target: Network,
     gradient: Network,

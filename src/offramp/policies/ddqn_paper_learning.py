@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from offramp.bulk import draw_stretch
 from offramp.errors import OfframpError
 from offramp.instance import check_predictions
 from offramp.options import System
 from offramp.policies import ddqn_paper_kernels as kernels
 from offramp.policies.network_file import Arrays, Target, policy_bytes
-from offramp.policies.outlook import columns_by_kind, device_kinds, draw_gaps
+from offramp.policies.outlook import columns_by_kind, device_kinds
+from offramp.policies.stream_kernels import STATE, World
 from offramp.scenario import Scenario
 
 CHUNK = 2000
@@ -58,7 +60,7 @@ class PaperSettings:
 def shapes(actions: int, hidden: int) -> dict[str, tuple[int, ...]]:
     """The arrays of a network with that many actions, in the order of `Network`."""
     return {
-        "first": (kernels.STATE, hidden),
+        "first": (STATE, hidden),
         "first_bias": (hidden,),
         "second": (hidden, hidden),
         "second_bias": (hidden,),
@@ -105,7 +107,7 @@ class PaperLearner:
         sizes = scenario.sizes.values
         head_s, upload_s, tail_s, gain = columns_by_kind(system, sizes)
         budget_s = np.array([scenario.budget_s(size) for size in sizes])
-        self._world = kernels.World(
+        self._world = World(
             head_s,
             upload_s,
             tail_s,
@@ -121,8 +123,8 @@ class PaperLearner:
         self._networks = [network_of(row, self.actions, settings.hidden) for row in self._flat[:3]]
         self._initialise(np.random.default_rng([seed, 0]))
         self._memory = kernels.Memory(
-            np.zeros((settings.memory, kernels.STATE)),
-            np.zeros((settings.memory, kernels.STATE)),
+            np.zeros((settings.memory, STATE)),
+            np.zeros((settings.memory, STATE)),
             np.zeros((settings.memory, self.actions), np.bool_),
             np.zeros(settings.memory, np.int64),
             np.zeros(settings.memory),
@@ -133,10 +135,20 @@ class PaperLearner:
 
     def _initialise(self, rng: np.random.Generator) -> None:
         online = self._networks[0]
-        for weights, fan_in in ((online.first, kernels.STATE), (online.second, self.settings.hidden)):
+        for weights, fan_in in ((online.first, STATE), (online.second, self.settings.hidden)):
             weights[:] = rng.uniform(-1.0, 1.0, weights.shape) * np.sqrt(3.0 / fan_in)
         online.out[:] = rng.uniform(-0.1, 0.1, online.out.shape)
         self._flat[1] = self._flat[0]
+
+    @property
+    def steps(self) -> int:
+        """Tasks that the whole run plays."""
+        return self.settings.steps
+
+    @property
+    def identity(self) -> str:
+        """Which run this is: a checkpoint of another is refused."""
+        return f"ddqn-paper {self.family} seed {self._seed} {self.settings}"
 
     @property
     def finished(self) -> bool:
@@ -149,11 +161,8 @@ class PaperLearner:
         tasks = min(CHUNK, settings.steps - self.done)
         rng = np.random.default_rng([self._seed, 1, self.done])
         scenario = self._scenario
-        sizes = scenario.sizes.probabilities()
-        draws = kernels.Draws(
-            draw_gaps(scenario, tasks, rng),
-            rng.choice(len(sizes), tasks, p=sizes),
-            rng.integers(scenario.devices, size=tasks),
+        draws = kernels.Chance(
+            *draw_stretch(scenario, tasks, rng),
             rng.random((tasks, 2)),
             rng.random((tasks, settings.batch)),
         )

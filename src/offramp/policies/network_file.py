@@ -20,10 +20,14 @@ from offramp.validation import one_line
 
 Algorithm = Literal["ddqn", "ddqn-paper"]
 Target = Literal["double", "plain"]
+ALGORITHMS: tuple[Algorithm, ...] = ("ddqn", "ddqn-paper")
+TARGETS: tuple[Target, ...] = ("double", "plain")
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 _HEADER_KEY = "offramp"
+_RUN_KEY = "offramp-run"
 _REMEDY = "train it again with `offramp train-policy`"
+_RESTART = "remove it, or train without --resume"
 
 
 class Header(BaseModel):
@@ -105,15 +109,8 @@ def read_policy(path: Path) -> PolicyFile:
 
 def parse_policy(data: bytes, source: str) -> PolicyFile:
     """`read_policy` for bytes in memory; `source` names them in an OfframpError."""
-    try:
-        arrays = load(data)
-        size = int.from_bytes(data[:8], "little")
-        header_text = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get(_HEADER_KEY)
-    except (SafetensorError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise OfframpError(
-            "policy file", source, f"is no whole safetensors file ({reason})", _REMEDY
-        ) from None
+    arrays, metadata = _load(data, source, _REMEDY)
+    header_text = metadata.get(_HEADER_KEY)
     if header_text is None:
         raise OfframpError("policy file", source, "has no Offramp header", _REMEDY)
     try:
@@ -126,3 +123,30 @@ def parse_policy(data: bytes, source: str) -> PolicyFile:
         if not np.isfinite(array).all():
             raise OfframpError(f"{source}: {name}", "NaN or infinity", "must be finite", _REMEDY)
     return PolicyFile(header, arrays, source)
+
+
+def checkpoint_bytes(arrays: Arrays, identity: str) -> bytes:
+    """A training run that is under way, as a file; `identity` says which run."""
+    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    return save(ordered, metadata={_RUN_KEY: identity})
+
+
+def parse_checkpoint(data: bytes, identity: str, source: str) -> Arrays:
+    """The arrays of a checkpoint. OfframpError if it is damaged, or of another run than `identity`."""
+    arrays, metadata = _load(data, source, _RESTART)
+    if metadata.get(_RUN_KEY) != identity:
+        raise OfframpError(f"{source}: run", metadata.get(_RUN_KEY), f"must be {identity}", _RESTART)
+    return arrays
+
+
+def _load(data: bytes, source: str, remedy: str) -> tuple[Arrays, dict[str, str]]:
+    try:
+        arrays = load(data)
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise OfframpError(
+            "policy file", source, f"is no whole safetensors file ({reason})", remedy
+        ) from None
+    return arrays, metadata

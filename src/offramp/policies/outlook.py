@@ -7,17 +7,16 @@ trained network reads the outlook of any coefficients, sizes, links and rates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from offramp import equations
+from offramp.bulk import draw_gaps
 from offramp.equations import BoolArray, FloatArray, IntArray
 from offramp.options import OptionTable, System
 from offramp.policies import ddqn_kernels as kernels
 from offramp.scenario import Scenario
-from offramp.streams import Bernoulli
 from offramp.task import Task
 
 POINTS = 33
@@ -75,15 +74,6 @@ def demand_seen(tasks: Sequence[Task]) -> Demand:
         np.array([float(np.mean(budgets)) for budgets in budgets_s]),
         np.diff(arrivals_s),
     )
-
-
-def draw_gaps(scenario: Scenario, count: int, rng: np.random.Generator) -> FloatArray:
-    """Gaps between the arrivals of a scenario, seconds, (count,)."""
-    arrivals = scenario.arrivals
-    if isinstance(arrivals, Bernoulli):
-        return np.asarray(rng.geometric(arrivals.probability, count) * scenario.slot_s, dtype=np.float64)
-    instants = islice(arrivals.instants(scenario.slot_s, rng), count + 1)
-    return np.diff(np.fromiter(instants, np.float64, count + 1))
 
 
 def device_kinds(system: System) -> tuple[IntArray, list[int]]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
-from offramp.instance import check_predictions
+from offramp.instance import check_predictions, system_of
 from offramp.policies.ddqn_kernels import AFTERSTATE, Layers
+from offramp.policies.ddqn_paper_learning import family_of
 from offramp.policies.network_file import Arrays, Target, policy_bytes
 from offramp.policies.outlook import SCENARIO
 from offramp.profile import ExitCoefficients
@@ -58,7 +59,7 @@ class FamilySettings:
     @property
     def rounds(self) -> int:
         """Rounds in the run."""
-        return max(1, self.steps // (self.worlds * self.tasks))
+        return self.steps // (self.worlds * self.tasks)
 
 
 class FamilyLearner:
@@ -72,6 +73,9 @@ class FamilyLearner:
         seed: int,
     ) -> None:
         check_predictions(exits, set(scenario.sizes.values), "scenario")
+        round_steps = settings.worlds * settings.tasks
+        if settings.steps < round_steps:
+            raise OfframpError("steps", settings.steps, f"must be at least {round_steps}", "train for longer")
         self.settings, self._scenario, self._exits, self._seed = settings, scenario, exits, seed
         rng = np.random.default_rng([seed, 0])
         hidden = settings.hidden
@@ -97,6 +101,17 @@ class FamilyLearner:
     def done(self) -> int:
         """Tasks played so far."""
         return self._round * self.settings.worlds * self.settings.tasks
+
+    @property
+    def steps(self) -> int:
+        """Tasks that the whole run plays."""
+        return self.settings.rounds * self.settings.worlds * self.settings.tasks
+
+    @property
+    def identity(self) -> str:
+        """Which run this is: a checkpoint of another is refused."""
+        family = family_of(system_of(self._scenario, self._exits), self._scenario)
+        return f"ddqn {family} seed {self._seed} {self.settings}"
 
     @property
     def finished(self) -> bool:
