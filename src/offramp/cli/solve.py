@@ -26,7 +26,8 @@ def solve(
     max_labels: Annotated[
         int | None,
         typer.Option(
-            "--max-labels", help="exact: keep to so many labels; a schedule and a bound, not always the optimum."
+            "--max-labels",
+            help="exact: keep to so many labels; a schedule and a bound, not always the optimum.",
         ),
     ] = None,
     json_: JsonFlag = False,
@@ -57,7 +58,9 @@ def _make(
     """The solver with its options. Raises OfframpError for an option that it does not have."""
     for field, value, owner in (("slot-s", slot_s, "serial-dp"), ("max-labels", max_labels, "exact")):
         if value is not None and owner != name:
-            raise OfframpError(field, value, f"is an option of {owner}", "leave it out, or choose that solver")
+            raise OfframpError(
+                field, value, f"is an option of {owner}", "leave it out, or choose that solver"
+            )
     if name == "serial-dp":
         return SerialDp(slot_s)
     if name == "exact":

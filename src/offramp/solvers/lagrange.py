@@ -11,7 +11,7 @@ from offramp.equations import BoolArray, FloatArray, IntArray
 from offramp.solvers.compiled import compiled, on_time
 
 network_arrival = compiled(equations.network_arrival)
-network_finish = compiled(equations.network_finish)
+offloaded_finish = compiled(equations.offloaded_finish)
 
 
 class Lane(NamedTuple):
@@ -93,9 +93,9 @@ def best_lane(
                         lane.head_s[option],
                         lane.upload_s[option],
                     )
-                    finish_s = network_finish(
-                        send_s, arrival_s, lane.tail_s[option], answer_s, lane.local[option]
-                    )
+                    finish_s = float(send_s)
+                    if not lane.local[option]:
+                        finish_s = float(offloaded_finish(arrival_s, lane.tail_s[option], answer_s))
                     if not on_time(finish_s, lane.deadline_s[task]):
                         continue
                     free_s = send_s
@@ -114,10 +114,7 @@ def best_lane(
             candidate = order[place]
             beaten = False
             for label in range(labels):
-                if (
-                    device_s[label] <= found_device_s[candidate]
-                    and link_s[label] <= found_link_s[candidate]
-                ):
+                if device_s[label] <= found_device_s[candidate] and link_s[label] <= found_link_s[candidate]:
                     beaten = True
                     break
             if beaten:
