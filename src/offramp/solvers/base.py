@@ -12,5 +12,7 @@ class Solver(Protocol):
     """Sees all tasks at once. Its options are its constructor's; all have defaults."""
 
     def solve(self, instance: Instance) -> Schedule:
-        """A schedule under the `paper` timing model with the proof that comes with it. Raises OfframpError."""
+        """A schedule with the proof that comes with it, under the timing model the solver names (`paper` unless it
+        says otherwise). Raises OfframpError.
+        """
         ...

@@ -1,0 +1,180 @@
+"""Independent judges of the solvers. They share no code with the package beyond its values: the arithmetic of Section II
+is written out again here, so that a mistake in it shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from offramp.instance import Instance
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One (exit, cut) of one task: durations in seconds and gain."""
+
+    exit: int
+    cut: int
+    head_s: float
+    upload_s: float
+    tail_s: float
+    gain: float
+
+
+def choices(instance: Instance, number: int) -> list[Choice]:
+    """All choices of a task, straight from the coefficients."""
+    task, system = instance.tasks[number], instance.system
+    slowdown, bandwidth = system.device_slowdown[task.device], system.bandwidth_bytes_per_s[task.device]
+    least = min(exit.accuracy for exit in system.exits)
+    found = []
+    for index, exit in enumerate(system.exits):
+        gain = math.ceil(exit.accuracy) + system.gain.accuracy_weight / (
+            1 + math.exp(-system.gain.accuracy_slope * (exit.accuracy - least))
+        )
+        layers = len(exit.device_s)
+        for cut in range(layers + 1):
+            head_s = sum(slowdown * (slope * task.size + rest) for slope, rest in exit.device_s[:cut])
+            tail_s = sum(slope * task.size + rest for slope, rest in exit.edge_s[cut:])
+            slope, rest = exit.output_bytes[cut]
+            found.append(
+                Choice(index + 1, cut, head_s, (slope * task.size + rest) / bandwidth, tail_s, gain)
+            )
+    return found
+
+
+def brute_force(instance: Instance) -> float:
+    """Greatest gain over every decision for every task, late ones included. Equal states are looked at once."""
+    devices = instance.system.devices
+    states = np.full((1, devices + 1), -np.inf)
+    gains = np.zeros(1)
+    for number, task in enumerate(instance.tasks):
+        new_states, new_gains = [states], [gains]
+        for choice in choices(instance, number):
+            after = states.copy()
+            after[:, task.device] = np.maximum(task.arrival_s, states[:, task.device]) + choice.head_s
+            after[:, -1] = (
+                np.maximum(after[:, task.device] + choice.upload_s, states[:, -1]) + choice.tail_s
+            )
+            met = after[:, -1] <= task.arrival_s + task.budget_s + 1e-9
+            new_states.append(after)
+            new_gains.append(gains + np.where(met, choice.gain, 0.0))
+        states, gains = np.concatenate(new_states), np.concatenate(new_gains)
+        order = np.lexsort((-gains, *states.T))
+        states, gains = states[order], gains[order]
+        first = np.append(True, (states[1:] != states[:-1]).any(axis=1))
+        states, gains = states[first], gains[first]
+    return float(gains.max())
+
+
+def recomputed_gain(instance: Instance, decisions: list[tuple[int, int]]) -> float:
+    """Gain of (exit, cut) pairs under Section II-B."""
+    device_free_s = [-math.inf] * instance.system.devices
+    edge_free_s = -math.inf
+    total = 0.0
+    for number, (task, (exit, cut)) in enumerate(zip(instance.tasks, decisions, strict=True)):
+        if exit == 0:
+            continue
+        (choice,) = (c for c in choices(instance, number) if (c.exit, c.cut) == (exit, cut))
+        send_s = max(task.arrival_s, device_free_s[task.device]) + choice.head_s
+        device_free_s[task.device] = send_s
+        edge_free_s = max(send_s + choice.upload_s, edge_free_s) + choice.tail_s
+        if edge_free_s <= task.arrival_s + task.budget_s + 1e-9:
+            total += choice.gain
+    return total
+
+
+def listing(instance: Instance, slot_s: float) -> float:
+    """Algorithm 1 as it is printed, over every start for every end of every task: O(M · τ²).
+
+    Where the listing reads a G(i, j) it never set, j being past every deadline so far, that is the last one it set.
+    A task whose deadline is before an earlier one's leaves G(i, j) = max(G(i-1, j), G(i, own deadline)) from there on.
+    F = 0 earns nothing, though the printed formula gives it a trace of a gain.
+    """
+    arrival = [math.ceil(task.arrival_s / slot_s - 1e-9) for task in instance.tasks]
+    deadline = [math.floor((task.arrival_s + task.budget_s) / slot_s + 1e-9) for task in instance.tasks]
+    value = [0.0] * (max(deadline) + 2)
+    known = 0
+    for number in range(len(arrival)):
+        for slot in range(known + 1, len(value)):
+            value[slot] = value[known]
+        table = choices(instance, number)
+        after = list(value)
+        for end in range(arrival[number], deadline[number] + 1):
+            for start in range(arrival[number], end):
+                within = [
+                    c.gain
+                    for c in table
+                    if math.ceil((c.head_s + c.upload_s + c.tail_s) / slot_s - 1e-9) <= end - start
+                ]
+                if within:
+                    after[end] = max(after[end], value[start] + max(within))
+        if deadline[number] >= arrival[number]:
+            for slot in range(deadline[number] + 1, len(value)):
+                after[slot] = max(value[slot], after[deadline[number]])
+        value = after
+        known = max(known, deadline[number], arrival[number])
+    return value[-1]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What CP-SAT says: the decisions, whether it proved them best, and how long that took."""
+
+    decisions: list[tuple[int, int]]
+    optimal: bool
+    seconds: float
+
+
+def cp_sat(instance: Instance, tick_s: float, limit_s: float = 60.0, workers: int = 1) -> Proof:
+    """The same optimum as an integer program. Exact where every duration and instant is a whole number of ticks."""
+    from ortools.sat.python import cp_model
+
+    def ticks(seconds: float) -> int:
+        return round(seconds / tick_s)
+
+    model = cp_model.CpModel()
+    horizon = max(ticks(task.arrival_s + task.budget_s) for task in instance.tasks) + 1
+    device_free: list[object] = [0] * instance.system.devices
+    edge_free: object = 0
+    picks, objective = [], []
+    for number, task in enumerate(instance.tasks):
+        due = ticks(task.arrival_s + task.budget_s)
+        table = [
+            c
+            for c in choices(instance, number)
+            if ticks(task.arrival_s) + ticks(c.head_s) + ticks(c.upload_s) + ticks(c.tail_s) <= due
+        ]
+        picked = [model.new_bool_var("") for _ in table]
+        picks.append((table, picked))
+        if not table:
+            continue
+        served = model.new_bool_var("")
+        model.add(sum(picked) == served)
+        start = model.new_int_var(ticks(task.arrival_s), horizon, "")
+        send = model.new_int_var(0, 2 * horizon, "")
+        model.add(start >= device_free[task.device])
+        model.add(send >= start + sum(ticks(c.head_s) * x for c, x in zip(table, picked, strict=True)))
+        finish = model.new_int_var(0, horizon, "")
+        tail = sum(ticks(c.tail_s) * x for c, x in zip(table, picked, strict=True))
+        upload = sum(ticks(c.upload_s) * x for c, x in zip(table, picked, strict=True))
+        model.add(finish >= edge_free)
+        model.add(finish >= edge_free + tail)
+        model.add(finish >= send + upload + tail).only_enforce_if(served)
+        model.add(finish <= due).only_enforce_if(served)
+        device_free[task.device], edge_free = send, finish
+        objective += [round(c.gain * 1e10) * x for c, x in zip(table, picked, strict=True)]
+    model.maximize(sum(objective))
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = workers
+    solver.parameters.max_time_in_seconds = limit_s
+    status = solver.solve(model)
+    decisions = []
+    for table, picked in picks:
+        chosen = [c for c, x in zip(table, picked, strict=True) if solver.boolean_value(x)]
+        decisions.append((chosen[0].exit, chosen[0].cut) if chosen else (0, 0))
+    return Proof(decisions, status == cp_model.OPTIMAL, solver.wall_time)
+
+
