@@ -37,7 +37,7 @@ class InThisProcess:
 
 
 def sweep(engine: Any, exits: NetworkExits, folder: Path) -> dict[str, Any]:
-    steps = list(run_sweep(6, SMALL, exits, ["greedy", "myopic"], "network", 2, engine, folder))
+    steps = list(run_sweep(6, SMALL, exits, ["myopic"], "network", 2, engine, folder))
     assert all(step is None for step in steps[:-1])
     data = steps[-1]
     assert data is not None
@@ -92,7 +92,7 @@ def test_pictures_are_drawn_from_data_alike(four_exits: NetworkExits, tmp_path: 
     assert first == second
     file = json.loads(first[0])
     assert file["made_with"].keys() >= {"commit", "packages", "host"}
-    assert [point["x"] for point in file["series"]["greedy"]] == [0.05, 0.1, 0.2, 0.3, 0.5]
+    assert [point["x"] for point in file["series"]["myopic"]] == [0.05, 0.1, 0.2, 0.3, 0.5]
     assert first[1].startswith(b"<?xml")
 
 

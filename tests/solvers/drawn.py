@@ -61,7 +61,12 @@ def tiny_instances(draw: st.DrawFn) -> Instance:
     most_layers = 1 if exits > 2 else 2
     seed = draw(st.integers(0, 2**32 - 1))
     return build(
-        np.random.default_rng(seed), tasks, draw(st.integers(1, 5)), exits, most_layers, draw(st.integers(0, 20))
+        np.random.default_rng(seed),
+        tasks,
+        draw(st.integers(1, 5)),
+        exits,
+        most_layers,
+        draw(st.integers(0, 20)),
     )
 
 

@@ -39,9 +39,7 @@ def choices(instance: Instance, number: int) -> list[Choice]:
             head_s = sum(slowdown * (slope * task.size + rest) for slope, rest in exit.device_s[:cut])
             tail_s = sum(slope * task.size + rest for slope, rest in exit.edge_s[cut:])
             slope, rest = exit.output_bytes[cut]
-            found.append(
-                Choice(index + 1, cut, head_s, (slope * task.size + rest) / bandwidth, tail_s, gain)
-            )
+            found.append(Choice(index + 1, cut, head_s, (slope * task.size + rest) / bandwidth, tail_s, gain))
     return found
 
 
@@ -55,9 +53,7 @@ def brute_force(instance: Instance) -> float:
         for choice in choices(instance, number):
             after = states.copy()
             after[:, task.device] = np.maximum(task.arrival_s, states[:, task.device]) + choice.head_s
-            after[:, -1] = (
-                np.maximum(after[:, task.device] + choice.upload_s, states[:, -1]) + choice.tail_s
-            )
+            after[:, -1] = np.maximum(after[:, task.device] + choice.upload_s, states[:, -1]) + choice.tail_s
             met = after[:, -1] <= task.arrival_s + task.budget_s + 1e-9
             new_states.append(after)
             new_gains.append(gains + np.where(met, choice.gain, 0.0))
@@ -176,5 +172,3 @@ def cp_sat(instance: Instance, tick_s: float, limit_s: float = 60.0, workers: in
         chosen = [c for c, x in zip(table, picked, strict=True) if solver.boolean_value(x)]
         decisions.append((chosen[0].exit, chosen[0].cut) if chosen else (0, 0))
     return Proof(decisions, status == cp_model.OPTIMAL, solver.wall_time)
-
-

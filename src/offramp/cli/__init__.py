@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offramp import __version__
-from offramp.cli import doctor, figures, model, policy, runtime, simulation, training
+from offramp.cli import doctor, figures, model, policy, runtime, simulation, solve, training
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _root(
 app.command()(simulation.stream)
 app.command()(simulation.simulate)
 app.command()(simulation.compare)
+app.command()(solve.solve)
 app.command()(model.inspect)
 app.command()(model.evaluate)
 app.command()(model.profile)

@@ -125,7 +125,7 @@ def compare(
     k: BudgetFactor = None,
     slot_s: SlotLength = None,
     bundle: BundleOption = None,
-    optimum: Annotated[bool, typer.Option(help="Solve each instance exactly (paper timing).")] = True,
+    optimum: Annotated[bool, typer.Option(help="Solve or bound each instance, too.")] = True,
     json_: JsonFlag = False,
 ) -> None:
     """Compare policies on the same instances: mean gain, on-time share, accuracy, with 95 % intervals."""

@@ -1,4 +1,4 @@
-"""Policies side by side on the same drawn instances, each as a share of the clairvoyant optimum."""
+"""Policies side by side on the same drawn instances, each as a share of what a solver proves to be the most."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offramp.experiments.cells import OPTIMUM, Cell, NetworkExits, Outcome, run_seed
+from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, run_seed
 from offramp.experiments.statistics import Interval, mean_interval
 from offramp.observation import Timing
 from offramp.scenario import Scenario
@@ -15,7 +15,7 @@ from offramp.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A policy over all seeds. `share_of_optimum` is total gain over total optimum (None without one)."""
+    """A policy over all seeds. `share_of_optimum` is total gain over the total that a solver proved."""
 
     policy: str
     gain: Interval
@@ -48,11 +48,10 @@ def compare(
 ) -> Iterator[tuple[int, list[PolicyRow] | None]]:
     """Run every policy on the instances of seeds 0..seeds-1.
 
-    Yields (seeds done, None) after each seed but the last, then (seeds, rows): one row a policy, and under the
-    `paper` timing the optimum's row first if `optimum`. Raises OfframpError for an unknown policy.
+    Yields (seeds done, None) after each seed but the last, then (seeds, rows): one row a policy, and first the
+    `CEILING` solver's if `optimum`. Raises OfframpError for an unknown policy.
     """
-    with_optimum = optimum and timing == "paper"
-    names = [OPTIMUM, *policies] if with_optimum else list(policies)
+    names = [CEILING[timing], *policies] if optimum else list(policies)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
     cells = [Cell(scenario, name, timing, tuple(range(seeds))) for name in names]
     for seed in range(seeds):
@@ -60,7 +59,7 @@ def compare(
             outcomes[cell.policy].append(run_seed(cell, exits, seed))
         if seed + 1 < seeds:
             yield seed + 1, None
-    best = sum(o.gain for o in outcomes[OPTIMUM]) if with_optimum else None
+    best = sum(o.upper_bound or o.gain for o in outcomes[CEILING[timing]]) if optimum else None
     yield seeds, [_row(name, outcomes[name], best) for name in names]
 
 

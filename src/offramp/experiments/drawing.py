@@ -50,7 +50,8 @@ def _gain(axes: Any, data: dict[str, Any]) -> None:
 def _sweep(axes: Axes, data: dict[str, Any]) -> None:
     for index, (name, points) in enumerate(data["series"].items()):
         x = [point["x"] for point in points]
-        y = [point["gain"] for point in points]
+        # A solver's series is what it proved: the optimum, or a bound where it could not reach it.
+        y = [point["gain"] if point["upper_bound"] is None else point["upper_bound"] for point in points]
         spread = [point["half_width"] for point in points]
         axes.errorbar(
             x, y, yerr=spread, label=name, capsize=2, markersize=4, marker=_MARKERS[index % len(_MARKERS)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp import equations
 from offramp.errors import OfframpError
-from offramp.experiments.cells import OPTIMUM, Cell, NetworkExits, Outcome
+from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome
 from offramp.experiments.engine import Engine, run_kept
 from offramp.experiments.provenance import provenance
 from offramp.experiments.statistics import mean_interval
@@ -51,8 +51,8 @@ FIGURES = (3, *SWEEPS)
 def sweep_cells(
     sweep: Sweep, base: Scenario, policies: Sequence[str], timing: Timing, seeds: int
 ) -> dict[float, list[Cell]]:
-    """The cells of each point of the axis: the optimum first under `paper`, then the policies."""
-    names = [OPTIMUM, *policies] if timing == "paper" else list(policies)
+    """The cells of each point of the axis: first the solver that stands above, then the policies."""
+    names = [CEILING[timing], *policies]
     return {
         value: [Cell(sweep.scenario(base, value), name, timing, tuple(range(seeds))) for name in names]
         for value in sweep.values
