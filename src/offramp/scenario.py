@@ -13,7 +13,7 @@ from offramp.streams import Arrivals, Bernoulli, NormalSizes, Sizes
 from offramp.validation import parse_json, parse_value, read_text
 
 REFERENCE_SLOT_S = 0.010
-REFERENCE_SLOWDOWN = 20.0
+REFERENCE_SLOWDOWN = 25.0
 """How many times slower than the profiled host a device of the reference scenario is."""
 
 
