@@ -15,7 +15,7 @@ from offramp.errors import OfframpError
 from offramp.model.blocks import load_model
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
-from offramp.model.profiler import MIN_REPEATS, Measurements, build_profile, measure
+from offramp.model.profiler import MIN_REPEATS, Call, Measurements, build_profile, measure
 from offramp.profile import HostProfile, exit_coefficients, load_profile
 
 SIZES = np.arange(1.0, 11.0)
@@ -66,14 +66,20 @@ def executor_of(model_files: dict[str, Path], name: str) -> ChainExecutor:
 
 
 def made_up(executor: ChainExecutor, seconds: Callable[[int, int], float]) -> Measurements:
-    """Measurements in which block b takes seconds(b, size), and a call 1 ms besides."""
+    """Measurements in which block b takes seconds(b, size), and a call 1 ms before its blocks."""
     blocks = {b for exit in executor.exits for b in executor.model.exit(exit).blocks}
     found = Measurements.empty(range(1, 11), sorted(blocks))
+    now = [0.0]  # the clock that every call reads
     for _ in range(MIN_REPEATS):
         for exit in executor.exits:
             for size in found.sizes:
-                times = [(b, seconds(b, size)) for b in executor.model.exit(exit).blocks]
-                found.add(size, 1e-3 + sum(t for _, t in times), times)
+                call = Call(lambda: now[0])
+                now[0] += 1e-3
+                for block in executor.model.exit(exit).blocks:
+                    call.start(block)
+                    now[0] += seconds(block, size)
+                call.end()
+                found.add(size, call)
         found.repeats += 1
     return found
 

@@ -153,7 +153,10 @@ def profile(
     into_bundle: Annotated[
         bool, typer.Option("--into-bundle", help="Store the profile in the bundle, in place of its own.")
     ] = False,
-    repeats: Annotated[int, typer.Option("--repeats", min=3, help="Runs of each exit at each size.")] = 30,
+    repeats: Annotated[
+        int | None,
+        typer.Option("--repeats", min=3, help="Runs of each exit at each size; else 30, or 8 s of them."),
+    ] = None,
     limit_s: Annotated[
         float,
         typer.Option("--limit-s", min=0, help="Stop early after so many seconds, at 3 repeats or more."),
@@ -191,13 +194,13 @@ def profile(
         _print_profile(result)
 
 
-def _measure(executor: ChainExecutor, repeats: int, limit_s: float, seed: int) -> Measurements:
+def _measure(executor: ChainExecutor, repeats: int | None, limit_s: float, seed: int) -> Measurements:
     """Measure with a progress bar; Ctrl-C ends it early and keeps the finished repeats."""
-    from offramp.model.profiler import MIN_REPEATS, measure
+    from offramp.model.profiler import MIN_REPEATS, USUAL_REPEATS, measure
 
     found = None
     with Progress(console=errors, transient=True) as progress:
-        bar = progress.add_task("repeats", total=repeats)
+        bar = progress.add_task("repeats", total=repeats or USUAL_REPEATS)
         try:
             for found in measure(executor, np.random.default_rng(seed), repeats=repeats, limit_s=limit_s):
                 progress.update(bar, completed=found.repeats)

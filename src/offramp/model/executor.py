@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from offramp.model.tensors import Array, TensorSpec, check_tensors
 
 # Weights below this size that several blocks use are copied into each.
 _SHARED_WEIGHT_BYTES = 4096
+
+OnBlock = Callable[[int], None]
 
 
 class ChainExecutor:
@@ -59,29 +60,34 @@ class ChainExecutor:
         """What crosses at cut 0..l of an exit."""
         return self._model.boundary(exit_number, cut)
 
-    def run_head(self, exit_number: int, cut: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run_head(
+        self, exit_number: int, cut: int, inputs: Mapping[str, Array], *, on_block: OnBlock | None = None
+    ) -> dict[str, Array]:
         """Layers 1..cut on `inputs`: the tensors that cross, by name (the inputs themselves at cut 0).
 
-        Raises OfframpError if the exit is not loaded, the cut does not exist or the inputs do not fit.
+        `on_block` is called with each block's index just before it runs. Raises OfframpError if the exit is
+        not loaded, the cut does not exist or the inputs do not fit.
         """
         wanted = [spec.name for spec in self.boundary(exit_number, cut)]
         values = _given(inputs, self.boundary(exit_number, 0))
         if cut == 0:
             return {name: inputs[name] for name in wanted}
-        self._advance(exit_number, 0, cut, values)
+        self._advance(exit_number, 0, cut, values, on_block)
         return {name: values[name] for name in wanted}
 
-    def run_tail(self, exit_number: int, cut: int, tensors: Mapping[str, Array]) -> Array:
+    def run_tail(
+        self, exit_number: int, cut: int, tensors: Mapping[str, Array], *, on_block: OnBlock | None = None
+    ) -> Array:
         """Layers cut+1..l on the tensors that crossed: the exit's logits, shape (n, classes).
 
-        At cut l these are the logits that were given. Raises OfframpError as `run_head` does.
+        At cut l these are the logits that were given. `on_block` and errors are as in `run_head`.
         """
         output = self._model.exit(exit_number).output
         values = _given(tensors, self.boundary(exit_number, cut))
         last = self.layers(exit_number)
         if cut == last:
             return tensors[output]
-        self._advance(exit_number, cut, last, values)
+        self._advance(exit_number, cut, last, values, on_block)
         return values[output]
 
     def run(self, exit_number: int, inputs: Mapping[str, Array]) -> Array:
@@ -103,25 +109,13 @@ class ChainExecutor:
             values.update(zip(block.outputs, made, strict=True))
         return {number: values[name] for number, name in wanted.items()}
 
-    def run_timed(
-        self, exit_number: int, inputs: Mapping[str, Array], clock: Callable[[], float]
-    ) -> tuple[Array, list[tuple[int, float]]]:
-        """As `run`; also the index and duration of each block, in order, in the clock's seconds."""
-        values = _given(inputs, self.boundary(exit_number, 0))
-        instants = [clock()]
-        self._advance(exit_number, 0, self.layers(exit_number), values, lambda: instants.append(clock()))
-        blocks = self._model.exit(exit_number).blocks
-        return values[self._model.exit(exit_number).output], [
-            (block, b - a) for block, (a, b) in zip(blocks, pairwise(instants), strict=True)
-        ]
-
     def _advance(
         self,
         exit_number: int,
         start: int,
         stop: int,
         values: dict[str, Array],
-        after_block: Callable[[], None] | None = None,
+        on_block: OnBlock | None,
     ) -> None:
         """Run layers start+1..stop in place on `values`, which then holds what crosses at `stop`."""
         plan = self._plans.get(exit_number)
@@ -130,14 +124,14 @@ class ChainExecutor:
                 "exit", exit_number, f"must be a loaded one: {list(self._plans)}", "load it first"
             )
         for step in plan.steps[plan.first_step[start] : plan.first_step[stop]]:
+            if on_block is not None:
+                on_block(step.block)
             made = run_session(
                 self._sessions[step.block], {name: values[name] for name in step.inputs}, step.outputs
             )
             for name in step.done:
                 del values[name]
             values.update(zip(step.outputs, made, strict=True))
-            if after_block is not None:
-                after_block()
 
 
 class _Step:

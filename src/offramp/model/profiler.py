@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,18 +19,46 @@ from offramp.errors import OfframpError
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
 from offramp.model.inputs import random_inputs
+from offramp.model.tensors import Array
 from offramp.profile import LINEAR_WITHIN, ExitProfile, HostDescription, HostProfile, LayerProfile
 
 DEFAULT_SIZES = tuple(range(1, 11))
-DEFAULT_REPEATS = 30
+USUAL_REPEATS, USUAL_S = 30, 8.0
 MIN_REPEATS = 3
 # Quantiles of the relative residuals that a planning margin may be taken from.
 RESIDUAL_QUANTILES = (0.05, 0.5, 0.9, 0.95, 0.99)
 
 
+class Call:
+    """Reads the clock during one call for a head or a tail: at its begin, before each block, and at its end."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.blocks: list[int] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """The call starts now."""
+        self._instants = [self._clock()]
+
+    def start(self, block: int) -> None:
+        """A block is about to run."""
+        self.blocks.append(block)
+        self._instants.append(self._clock())
+
+    def end(self) -> None:
+        """The call is done."""
+        self._instants.append(self._clock())
+
+    @property
+    def durations_s(self) -> list[float]:
+        """What came before the first block, and then each block, in seconds."""
+        return [b - a for a, b in itertools.pairwise(self._instants)]
+
+
 @dataclass(slots=True)
 class Measurements:
-    """Durations in seconds: of each block by its index, and of a call beside its blocks, at each size."""
+    """Durations in seconds: of each block by its index, and of a call before its blocks, at each size."""
 
     sizes: tuple[int, ...]
     blocks: dict[int, list[list[float]]]
@@ -43,12 +72,13 @@ class Measurements:
         position = {size: i for i, size in enumerate(sizes)}
         return cls(tuple(sizes), {b: [[] for _ in sizes] for b in blocks}, [[] for _ in sizes], 0, position)
 
-    def add(self, size: int, total_s: float, blocks: Sequence[tuple[int, float]]) -> None:
-        """One run of a chain: its whole duration, and that of each block."""
+    def add(self, size: int, call: Call) -> None:
+        """Keep what a call of at least one block took."""
         i = self._position[size]
-        for block, seconds in blocks:
+        before, *blocks = call.durations_s
+        self.calls[i].append(before)
+        for block, seconds in zip(call.blocks, blocks, strict=True):
             self.blocks[block][i].append(seconds)
-        self.calls[i].append(max(0.0, total_s - sum(seconds for _, seconds in blocks)))
 
 
 def clock_for(executor: ChainExecutor) -> Callable[[], float]:
@@ -64,39 +94,53 @@ def measure(
     rng: np.random.Generator,
     *,
     sizes: Sequence[int] = DEFAULT_SIZES,
-    repeats: int = DEFAULT_REPEATS,
+    repeats: int | None = None,
     limit_s: float | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Iterator[Measurements]:
     """Run every exit at every size `repeats` times; gives the measurements so far after each repeat.
 
     Each repeat visits exits and sizes in a new random order, so a slow spell of the host touches them all
-    alike. The clock is `clock_for` the executor by default. After `limit_s` seconds it stops, but not before
-    MIN_REPEATS. One repeat before is for warming up and is not kept.
+    alike; each exit is run as a head and a tail about a random cut. The clock is `clock_for` the executor by
+    default. After `limit_s` seconds it stops, but not before MIN_REPEATS; without `repeats` it goes on to
+    USUAL_REPEATS and, if that was quick, for USUAL_S, so that moments do not count for much. One repeat
+    before is for warming up and is not kept.
     """
-    model = executor.model
-    blocks = sorted({block for number in executor.exits for block in model.exit(number).blocks})
-    found = Measurements.empty(sizes, blocks)
-    plan = [(number, size) for number in executor.exits for size in sizes]
-    inputs = {
-        size: {number: random_inputs(model.boundary(number, 0), size, rng) for number in executor.exits}
-        for size in sizes
-    }
     clock = clock or clock_for(executor)
+    model = executor.model
+    found = Measurements.empty(sizes, sorted({b for n in executor.exits for b in model.exit(n).blocks}))
+    plan = [(number, size) for number in executor.exits for size in sizes]
+    inputs = {place: random_inputs(model.boundary(place[0], 0), place[1], rng) for place in plan}
     started = time.monotonic()
-    for repeat in range(-1, repeats):
+    for repeat in itertools.count(-1):
         for index in rng.permutation(len(plan)):
             number, size = plan[index]
-            begin = clock()
-            _, times = executor.run_timed(number, inputs[size][number], clock)
+            cut = int(rng.integers(0, executor.layers(number) + 1))
+            calls = _timed_split(executor, number, cut, inputs[plan[index]], clock)
             if repeat >= 0:
-                found.add(size, clock() - begin, times)
+                for call in calls:
+                    found.add(size, call)
         if repeat < 0:
             continue
         found.repeats = repeat + 1
         yield found
-        if limit_s is not None and found.repeats >= MIN_REPEATS and time.monotonic() - started >= limit_s:
+        elapsed_s = time.monotonic() - started
+        enough = found.repeats >= (repeats or USUAL_REPEATS) and (repeats is not None or elapsed_s >= USUAL_S)
+        if enough or (limit_s is not None and found.repeats >= MIN_REPEATS and elapsed_s >= limit_s):
             return
+
+
+def _timed_split(
+    executor: ChainExecutor, number: int, cut: int, inputs: Mapping[str, Array], clock: Callable[[], float]
+) -> list[Call]:
+    """Run a head and then its tail; at the first and at the last cut one of them runs no block."""
+    head, tail = Call(clock), Call(clock)
+    crossing = executor.run_head(number, cut, inputs, on_block=head.start)
+    head.end()
+    tail.begin()
+    executor.run_tail(number, cut, crossing, on_block=tail.start)
+    tail.end()
+    return [call for call in (head, tail) if call.blocks]
 
 
 def build_profile(
