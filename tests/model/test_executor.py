@@ -217,3 +217,15 @@ def test_any_graph_can_be_cut(tmp_path_factory: pytest.TempPathFactory, proto: o
         max(error for _, _, error in cut_errors(ChainExecutor(model), np.random.default_rng(0), (1, 3)))
         <= TOLERANCE
     )
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "squeezenet"])
+def test_networks_that_a_package_ships(name: str) -> None:
+    """Old operator sets, weights from operators, and a batch fixed at one."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    if not path.exists():
+        pytest.skip("this version of the onnx package ships no networks")
+    model = load_model(path)
+    assert len(model.exits[0].layers) > 5
+    executor = ChainExecutor(model)
+    assert max(error for _, _, error in cut_errors(executor, np.random.default_rng(0), (2,))) <= TOLERANCE
