@@ -89,6 +89,10 @@ class Bundle:
                 f"must be of the model {self.model.sha256}",
                 "profile it again",
             )
+        measured = [len(exit.layers) for exit in profile.exits]
+        found = [len(exit.layers) for exit in self.model.exits]
+        if measured != found:
+            raise OfframpError("layers in the profile", measured, f"must be {found}", "profile it again")
         return profile
 
     def coefficients(self) -> tuple[ExitCoefficients, ...]:

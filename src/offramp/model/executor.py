@@ -168,22 +168,20 @@ class _Plan:
 
 
 class WholeModel:
-    """One session for the whole file, all its outputs: what a chain of blocks is compared with."""
+    """One session for the whole file: what a chain of blocks is compared with.
+
+    It computes all the exits, whichever is asked for; the runtime does not leave out what is not needed.
+    """
 
     def __init__(self, model: BranchyModel, *, threads: int = 1) -> None:
         self._model = model
         self._session = make_session(model.graph.source.load(), str(model.graph.source.path), threads=threads)
         return_memory()
-        # By default the runtime computes every exit, whichever is asked for.
-        self._path_only = ort.RunOptions()
-        self._path_only.only_execute_path_to_fetches = True
 
     def run(self, exit_number: int, inputs: Mapping[str, Array]) -> Array:
         """The exit's logits, computed by the whole-model session."""
         check_tensors(inputs, self._model.inputs)
-        logits: Array = self._session.run(
-            [self._model.exit(exit_number).output], dict(inputs), self._path_only
-        )[0]
+        logits: Array = run_session(self._session, inputs, [self._model.exit(exit_number).output])[0]
         return logits
 
 
