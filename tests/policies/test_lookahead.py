@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 import pytest
