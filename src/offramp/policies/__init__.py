@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from offramp.errors import OfframpError
-from offramp.policies.base import Context, Policy, choose
+from offramp.policies.base import Context, Live, Policy, choose
 from offramp.policies.chance import Random
 from offramp.policies.competitors import Edgent, Neurosurgeon
 from offramp.policies.ddqn import Ddqn
 from offramp.policies.ddqn_paper import DdqnPaper
 from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
+from offramp.policies.lookahead import Lookahead
 from offramp.policies.planner import Planner
 
 POLICIES: dict[str, type[Policy]] = {
@@ -20,11 +21,12 @@ POLICIES: dict[str, type[Policy]] = {
     "edgent": Edgent,
     "neurosurgeon": Neurosurgeon,
     "planner": Planner,
+    "lookahead": Lookahead,
     "ddqn": Ddqn,
     "ddqn-paper": DdqnPaper,
 }
 
-__all__ = ["POLICIES", "Context", "Policy", "choose", "make_policy"]
+__all__ = ["POLICIES", "Context", "Live", "Policy", "choose", "make_policy"]
 
 
 def make_policy(name: str, context: Context) -> Policy:

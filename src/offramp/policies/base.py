@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +44,15 @@ class Policy(Protocol):
 
     def decide(self, observation: Observation) -> Decision:
         """One of the observation's options, or DROP."""
+        ...
+
+
+@runtime_checkable
+class Live(Protocol):
+    """A policy that works beside its decisions, or minds how long they take, once real devices wait for them."""
+
+    def go_live(self, executor: Executor, clock: Callable[[], float]) -> None:
+        """Called once before the first live decision: `executor` takes work beside them; `clock` gives seconds."""
         ...
 
 

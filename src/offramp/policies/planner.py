@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NamedTuple, Self
 
+import numpy as np
+
 from offramp.equations import FloatArray
 from offramp.observation import Observation, Timing
 from offramp.options import OptionTable, System
@@ -15,21 +17,18 @@ from offramp.policies.planning.plan import Plan, make_plan
 from offramp.policies.planning.problem import (
     COARSE_POINTS,
     FINE_POINTS,
+    Grid,
+    Kind,
     Options,
+    Terms,
     candidate_options,
     candidates,
+    group_kinds,
     make_problem,
 )
-from offramp.policies.planning.seen import SeenTasks
 from offramp.policies.planning.traffic import Traffic, scenario_traffic
+from offramp.policies.planning.watch import TrafficWatch, idle_observation
 from offramp.task import DROP, Decision
-
-FIRST_PLAN = 10
-"""Tasks that must be seen before a plan is made from them; until then the policy is `myopic`."""
-LAST_LESSON = 160
-"""Plans are made again from what was seen at twice the count of the last time, up to this count."""
-CHECK_EVERY = 16
-"""Tasks between two looks at whether the stream still is what the plan was made for."""
 
 
 class _Candidates(NamedTuple):
@@ -49,7 +48,7 @@ class Planner:
 
     The traffic is the scenario's, where that is known, and otherwise estimated from the tasks so far. Either way
     the stream is watched: when it departs from what the plan was made for, the plan is made again from the last
-    tasks. That happens between two decisions, or, after `replan_in`, beside them: the old plan serves until the
+    tasks. That happens between two decisions, or, after `go_live`, beside them: the old plan serves until the
     new one is there.
     """
 
@@ -58,13 +57,13 @@ class Planner:
         self._system, self._timing = system, timing
         self._executor: Executor | None = None
         self._pending: Future[Plan] | None = None
-        self._candidates: dict[tuple[int, int], _Candidates] = {}
-        self._seen = SeenTasks(system)
-        self._until_look = CHECK_EVERY
-        self._until_lesson = 0 if traffic is not None else FIRST_PLAN
+        self._candidates: dict[tuple[Kind, int], _Candidates] = {}
+        self._watch = TrafficWatch(system, traffic)
         self._myopic = Myopic()
-        self._traffic = traffic
-        self._plan = None if traffic is None else self._solve(traffic, FINE_POINTS)
+        self._plan: Plan | None = None
+        self._rehearse()
+        if traffic is not None:
+            self._adopt(self._solve(traffic, FINE_POINTS), traffic)
 
     @classmethod
     def create(cls, context: Context) -> Self:
@@ -72,68 +71,68 @@ class Planner:
         traffic = None if context.scenario is None else scenario_traffic(context.scenario)
         return cls(context.system, context.timing, traffic)
 
-    def replan_in(self, executor: Executor) -> None:
-        """Make further plans in the executor, so that no decision waits for one. For the runtime's edge."""
+    def go_live(self, executor: Executor, clock: Callable[[], float]) -> None:
+        """Make further plans in the executor, so that no decision waits for one. The clock is not needed."""
         self._executor = executor
 
     def decide(self, observation: Observation) -> Decision:
         """Best gain plus planned value among what meets the deadline and dropping; `myopic` before any plan."""
-        self._watch(observation)
+        self._keep_up(observation)
         plan = self._plan
         if plan is None:
             return self._myopic.decide(observation)
         task = observation.task
-        found = self._candidates.get((task.device, task.size))
+        kind = self._system.kind(task.device)
+        found = self._candidates.get((kind, task.size))
         if found is None:
-            found = self._find_candidates(plan, task.device, task.size, observation.options)
+            found = self._find_candidates(plan, kind, task.size, observation.options)
         row = self._best_row(observation, plan, found)
         return found.decisions[row] if row >= 0 else DROP
 
-    def _find_candidates(self, plan: Plan, device: int, size: int, options: OptionTable) -> _Candidates:
+    def _rehearse(self) -> None:
+        """Have the kernel compiled, or fetched from disk, before there is a decision to wait for it."""
+        kind = self._system.kind(0)
+        options = self._system.options(0, 1)
+        after = np.zeros((1, *(2,) * (2 if self._timing == "paper" else 3)))
+        blank = Plan(Grid(1.0, 1.0), Terms(0.0, 0.0, 0.0, 1.0), (kind,), after)
+        observation = idle_observation(self._system, self._timing, size=1, budget_s=1.0)
+        self._best_row(observation, blank, self._find_candidates(blank, kind, 1, options))
+        self._candidates = {}
+
+    def _find_candidates(self, plan: Plan, kind: Kind, size: int, options: OptionTable) -> _Candidates:
         rows = candidates(options, self._timing)
         found = _Candidates(
-            plan.table(self._system.kind(device)),
+            plan.table(kind),
             candidate_options([options], self._timing),
             tuple(Decision(int(options.exit[row]), int(options.cut[row])) for row in rows),
         )
-        self._candidates[device, size] = found
+        self._candidates[kind, size] = found
         return found
 
-    def _watch(self, observation: Observation) -> None:
+    def _keep_up(self, observation: Observation) -> None:
         """Count the task, take up a plan that has become ready, and start the next one where it is due."""
-        self._seen.add(observation.task)
+        self._watch.add(observation.task)
         if self._pending is not None:
             if not self._pending.done():
                 return
-            self._adopt(self._pending.result())
+            self._adopt(self._pending.result(), self._watch.traffic)
             self._pending = None
-        if self._until_lesson and len(self._seen) >= self._until_lesson:
-            self._until_lesson = 2 * len(self._seen) if 2 * len(self._seen) <= LAST_LESSON else 0
-            self._plan_again()
-            return
-        self._until_look -= 1
-        if self._until_look > 0 or self._traffic is None:
-            return
-        self._until_look = CHECK_EVERY
-        departed = self._seen.departs_from(self._traffic)
-        if departed is not None:
-            self._seen.keep_last(departed)
-            self._until_lesson = 2 * departed
-            self._plan_again()
-
-    def _plan_again(self) -> None:
-        traffic = self._seen.traffic()
+        traffic = self._watch.news()
         if traffic is None:
             return
-        self._traffic = traffic
         if self._executor is None:
-            self._adopt(self._solve(traffic, COARSE_POINTS))
+            self._adopt(self._solve(traffic, COARSE_POINTS), traffic)
         else:
             self._pending = self._executor.submit(self._solve, traffic, COARSE_POINTS)
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, plan: Plan, traffic: Traffic | None) -> None:
         self._plan = plan
         self._candidates = {}
+        sizes = () if traffic is None else tuple(one.size for one in traffic.classes)
+        # Made now, so that no decision has to; a fleet of many kinds makes its candidates as it meets them.
+        for kind, devices in group_kinds(self._system).items():
+            for size in sizes:
+                self._find_candidates(plan, kind, size, self._system.options(devices[0], size))
 
     def _solve(self, traffic: Traffic, points: int) -> Plan:
         return make_plan(make_problem(self._system, traffic, self._timing, points))
@@ -159,11 +158,11 @@ def _paper_row() -> _BestRow:
 
 
 def _network_row() -> _BestRow:
-    from offramp.policies.planning.network_kernels import best_option, edge_work
+    from offramp.policies.planning.network_kernels import edge_work, prompt_option
 
     def row(observation: Observation, plan: Plan, found: _Candidates) -> int:
         task, backlog, now_s = observation.task, observation.backlog, observation.now_s
-        return best_option(
+        return prompt_option(
             found.after,
             plan.grid,
             plan.terms,
@@ -175,8 +174,6 @@ def _network_row() -> _BestRow:
             backlog.edge_free_s - now_s,
             task.deadline_s - now_s,
             found.options,
-            0,
-            len(found.decisions),
         )
 
     return row

@@ -14,7 +14,7 @@ import grpc.aio
 
 from offramp.errors import OfframpError
 from offramp.options import System
-from offramp.policies import Policy
+from offramp.policies import Live, Policy
 from offramp.runtime import edge_core
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.processor import Processor
@@ -242,6 +242,8 @@ class EdgeServer:
         except OfframpError as error:
             _LOG.error("the policy cannot be made for these devices, the interim one decides: %s", error)
             return
+        if isinstance(policy, Live):
+            policy.go_live(self._policy_pool, self._clock)
         self._core.policy_made(version, policy)
 
     def _spawn(self, work: Awaitable[None]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from offramp.equations import FloatArray, IntArray
-from offramp.policies.planning.problem import Grid, Options, Terms
+from offramp.policies.planning.problem import INDIFFERENT, Grid, Options, Terms
 from offramp.policies.planning.shared_kernels import Array, cell, network_arrival, offloaded_finish, on_time
 from offramp.solvers.compiled import compiled
 
@@ -109,6 +109,58 @@ def best_option(
         if value > best_value:
             best, best_value = option, value
     return best
+
+
+@compiled
+def prompt_option(
+    after: FloatArray,
+    grid: Grid,
+    terms: Terms,
+    ready_s: float,
+    device_s: float,
+    link_s: float,
+    edge_work_s: float,
+    edge_arrivals_s: FloatArray,
+    edge_free_s: FloatArray,
+    budget_s: float,
+    options: Options,
+) -> int:
+    """The option that finishes first among those that are as good as `best_option`'s, within `INDIFFERENT`.
+
+    Tasks to come may reach the edge before this one: what it has to spare is worth more than the last bit of gain.
+    """
+    best = best_option(
+        after,
+        grid,
+        terms,
+        ready_s,
+        device_s,
+        link_s,
+        edge_work_s,
+        edge_arrivals_s,
+        edge_free_s,
+        budget_s,
+        options,
+        0,
+        len(options.gain),
+    )
+    if best < 0:
+        return best
+    chosen = best
+    least = 0.0
+    first_s = np.inf
+    # The best one comes first, and sets what the others must be worth.
+    for turn in range(-1, len(options.gain)):
+        option = best if turn < 0 else turn
+        finish_s, free_s, link_free_s, work_s = _finish(
+            options, option, terms, ready_s, device_s, link_s, edge_arrivals_s, edge_free_s
+        )
+        value = options.gain[option] + _read_at(after, grid, free_s, link_free_s, edge_work_s + work_s)
+        if turn < 0:
+            least = value - INDIFFERENT
+        if value >= least and finish_s < first_s:
+            chosen, first_s = option, finish_s
+    return chosen
 
 
 @compiled

@@ -55,7 +55,7 @@ def make_plan(problem: Problem) -> Plan:
         if after is not None:
             _memory.move_to_end(key)
     if after is None:
-        after = _from_disk(key)
+        after = _from_disk(key, (len(problem.kinds), *problem.shape))
         if after is None:
             from offramp.policies.planning.solve import solve
 
@@ -88,14 +88,15 @@ def cache_folder() -> Path:
     return Path(base) / "offramp" / "plans"
 
 
-def _from_disk(key: str) -> FloatArray | None:
+def _from_disk(key: str, shape: tuple[int, ...]) -> FloatArray | None:
     path = cache_folder() / f"{key}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             after: FloatArray = stored["after"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return after if after.dtype == np.float64 and np.isfinite(after).all() else None
+    good = after.dtype == np.float64 and after.shape == shape and bool(np.isfinite(after).all())
+    return after if good else None
 
 
 def _to_disk(key: str, after: FloatArray) -> None:

@@ -23,6 +23,8 @@ NETWORK_COARSER, EDGE_COARSER = 3, 2
 """`network` has an axis more, so its axes have fewer points by the first factor; the edge's by the second too."""
 EDGE_TAILS = 8
 """Work at the edge that is told apart under `network`, in longest tails."""
+INDIFFERENT = 2e-3
+"""Gain that a decision gives up for an earlier finish under `network`, where others may overtake."""
 MAX_KINDS = 8
 MAX_CLASSES = 16
 
@@ -168,15 +170,10 @@ def candidates(options: OptionTable, timing: Timing) -> IntArray:
             -options.gain,
         ]
     cost = np.stack(costs, axis=1)
-    kept = [row for row in range(len(options)) if not _beaten(cost, row).any()]
-    return np.array(kept, dtype=np.int64)
-
-
-def _beaten(cost: FloatArray, row: int) -> BoolArray:
-    no_worse = (cost <= cost[row]).all(axis=1)
-    twin = (cost == cost[row]).all(axis=1) & (np.arange(len(cost)) >= row)
-    beaten: BoolArray = no_worse & ~twin
-    return beaten
+    no_worse = (cost[:, None, :] <= cost[None, :, :]).all(axis=2)
+    first = np.arange(len(cost))
+    beaten = no_worse & ~(no_worse.T & (first[:, None] >= first[None, :]))
+    return np.flatnonzero(~beaten.any(axis=0))
 
 
 def candidate_options(tables: list[OptionTable], timing: Timing) -> Options:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import log
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,36 @@ _PRIOR = 8.0
 _WINDOWS = (24, 48, 96)
 _EVIDENCE = 7.0
 """Exponent of a Chernoff bound: an unchanged stream shows as much with probability at most 2·exp(-7)."""
+
+
+class Expected(NamedTuple):
+    """Moments of a traffic that the stream is held against.
+
+    Attributes:
+        gap_s, gap_spread: mean gap in seconds, gaps counted up to `longest_gap_s`, and their variance over its square.
+        budget_s, budget_sd_s: mean and standard deviation of the budgets, seconds.
+    """
+
+    gap_s: float
+    gap_spread: float
+    longest_gap_s: float
+    budget_s: float
+    budget_sd_s: float
+
+
+def expected_of(traffic: Traffic) -> Expected:
+    """The moments of a traffic; regular streams are granted a little spread."""
+    gap_s, gap_sd_s = _moments(traffic.gaps_s, traffic.gap_share)
+    gap_s = max(gap_s, 1e-9)
+    budgets_s = np.array([one.budget_s for one in traffic.classes])
+    budget_s, budget_sd_s = _moments(budgets_s, np.array([one.share for one in traffic.classes]))
+    return Expected(
+        gap_s,
+        max((gap_sd_s / gap_s) ** 2, 0.05),
+        float(traffic.gaps_s[-1]),
+        budget_s,
+        max(budget_sd_s, 0.05 * budget_s),
+    )
 
 
 class SeenTasks:
@@ -63,24 +95,21 @@ class SeenTasks:
         gaps_s, gap_share = _gaps(np.maximum(np.diff(self._arrival_s[recent]), 0.0), horizon_s)
         return Traffic(gaps_s, gap_share, classes, self._device_share(self._device[recent]), slot_s=None)
 
-    def departs_from(self, traffic: Traffic) -> int | None:
-        """How many of the last tasks show that the stream is not (or no longer) that traffic; None if none do."""
-        gap_s, gap_sd_s = _moments(traffic.gaps_s, traffic.gap_share)
-        budgets_s = np.array([task_class.budget_s for task_class in traffic.classes])
-        share = np.array([task_class.share for task_class in traffic.classes])
-        budget_s, budget_sd_s = _moments(budgets_s, share)
+    def departs_from(self, expected: Expected) -> int | None:
+        """How many of the last tasks show that the stream is not (or no longer) as expected; None if none do."""
         for window in _WINDOWS:
             if self._count <= window:
                 return None
-            arrival_s = self._arrival_s[self._end - window - 1 : self._end]
-            seen_s = float(np.minimum(np.diff(arrival_s), traffic.gaps_s[-1]).mean())
-            spread = max((gap_sd_s / gap_s) ** 2, 0.05) if gap_s > 0 else 1.0
-            ratio = max(seen_s, 1e-9) / max(gap_s, 1e-9)
-            if window * (ratio - 1.0 - np.log(ratio)) / spread > _EVIDENCE:
+            recent = slice(self._end - window, self._end)
+            gaps_s = np.minimum(
+                self._arrival_s[recent] - self._arrival_s[recent.start - 1 : recent.stop - 1],
+                expected.longest_gap_s,
+            )
+            ratio = max(float(gaps_s.sum()) / window, 1e-9) / expected.gap_s
+            if window * (ratio - 1.0 - log(ratio)) / expected.gap_spread > _EVIDENCE:
                 return window
-            shift_s = float(self._budget_s[self._end - window : self._end].mean()) - budget_s
-            deviation_s = max(budget_sd_s, 0.05 * budget_s)
-            if window * (shift_s / deviation_s) ** 2 / 2 > _EVIDENCE:
+            shift_s = float(self._budget_s[recent].sum()) / window - expected.budget_s
+            if window * (shift_s / expected.budget_sd_s) ** 2 / 2 > _EVIDENCE:
                 return window
         return None
 
