@@ -9,6 +9,7 @@ import typer
 
 from offramp import __version__
 from offramp.cli import doctor, figures, model, runtime, simulation, training
+from offramp.cli.certs import certs
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app.command()(runtime.edge)
 app.command()(runtime.device)
 app.command()(training.train_model)
 app.command()(training.export)
+app.add_typer(certs)
 
 
 def main() -> None:

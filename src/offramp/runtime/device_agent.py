@@ -19,6 +19,7 @@ from offramp.errors import OfframpError
 from offramp.model.tensors import Array
 from offramp.options import Gain
 from offramp.runtime import device_job
+from offramp.runtime.certificates import Identity as Credentials
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
 from offramp.runtime.journal import Journal, JournalFullError
@@ -65,10 +66,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the edge is, and the largest frame that the model can need."""
+    """Where the edge is, the largest frame that the model can need, and who the device is under TLS."""
 
     address: str
     max_frame_bytes: int
+    credentials: Credentials | None = None
 
 
 class DeviceAgent:
@@ -202,6 +204,7 @@ class DeviceAgent:
                 ),
                 self._clock,
                 max_frame_bytes=self._endpoint.max_frame_bytes,
+                credentials=self._endpoint.credentials,
                 opening_s=FIRST_CONTACT_S,
             )
             try:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 
 from offramp.errors import OfframpError
+from offramp.runtime.certificates import Identity
 from offramp.runtime.protocol import (
     Attach,
     Hello,
@@ -72,6 +73,7 @@ class Session:
         clock: Callable[[], float],
         *,
         max_frame_bytes: int,
+        credentials: Identity | None,
         opening_s: float,
     ) -> None:
         self._address = address
@@ -79,6 +81,7 @@ class Session:
         self._handlers = handlers
         self._clock = clock
         self._max_frame_bytes = max_frame_bytes
+        self._credentials = credentials
         self._opening_s = opening_s
         self._control_out: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._tensors_out: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -98,7 +101,7 @@ class Session:
 
     async def run(self) -> None:
         """Until the end: returns after `finish`, else raises SessionEndedError or SessionRefusedError."""
-        channels = [open_channel(self._address, self._max_frame_bytes) for _ in range(2)]
+        channels = [open_channel(self._address, self._max_frame_bytes, self._credentials) for _ in range(2)]
         try:
             await self._run(*channels)
         except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
