@@ -25,6 +25,7 @@ from offramp.cli.arguments import (
 )
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.policies import POLICIES
+from offramp.runtime import report_handshakes
 from offramp.runtime.outcomes import End
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def edge(
     supervised: Supervised = False,
 ) -> None:
     """Serve devices: decide each of their tasks, and compute what they send."""
+    if certs is not None:
+        report_handshakes()
     from offramp.runtime.edge_main import EdgeSettings, run_edge
 
     run_edge(

@@ -72,8 +72,16 @@ def init(folder: Path) -> None:
     write_atomically(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def issue(folder: Path, name: str, hosts: Sequence[str], days: int = IDENTITY_DAYS) -> None:
+def issue(
+    folder: Path,
+    name: str,
+    hosts: Sequence[str],
+    days: int = IDENTITY_DAYS,
+    now: dt.datetime | None = None,
+) -> None:
     """Issue the certificate of a device or an edge; `hosts` are the names and addresses that an edge is reached by.
+
+    It is valid from `now`, the present by default.
 
     Raises OfframpError for a name that is taken or not plain, and for a folder without an authority.
     """
@@ -89,7 +97,7 @@ def issue(folder: Path, name: str, hosts: Sequence[str], days: int = IDENTITY_DA
     key = ec.generate_private_key(ec.SECP256R1())
     purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
     draft = (
-        _draft(_name(name), authority.subject, key.public_key(), days)
+        _draft(_name(name), authority.subject, key.public_key(), days, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(purposes, critical=False)
     )
@@ -156,9 +164,13 @@ class RevokedList:
 
 
 def _draft(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    days: int,
+    now: dt.datetime | None = None,
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+    now = now or dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -186,9 +198,9 @@ def _host(host: str) -> x509.GeneralName:
 
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    certificate = _certificate(folder / "ca.pem")
+    certificate, encoded = _certificate(folder / "ca.pem"), _read(folder / "ca.key")
     try:
-        key = serialization.load_pem_private_key(_read(folder / "ca.key"), None)
+        key = serialization.load_pem_private_key(encoded, None)
     except ValueError:
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -199,8 +211,9 @@ def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certifica
 
 
 def _certificate(path: Path) -> x509.Certificate:
+    encoded = _read(path)
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificate(encoded)
     except ValueError:
         raise OfframpError("certs", str(path), "is no certificate", "issue it again") from None
 
@@ -215,8 +228,9 @@ def _read(path: Path) -> bytes:
 
 
 def _serials(folder: Path, authority: x509.Certificate) -> list[int]:
+    encoded = _read(folder / "crl.pem")
     try:
-        listed = x509.load_pem_x509_crl(_read(folder / "crl.pem"))
+        listed = x509.load_pem_x509_crl(encoded)
     except ValueError:
         raise OfframpError(
             "certs", str(folder / "crl.pem"), "is no list of revoked ones", "restore it"

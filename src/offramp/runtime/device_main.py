@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
-from offramp.runtime.certificates import load_identity
 from offramp.runtime.device_agent import DeviceAgent, Endpoint, Identity
 from offramp.runtime.edge_main import cap_of, check_max_size, load_executor
 from offramp.runtime.journal import Journal, with_journal
@@ -77,7 +76,11 @@ def run_device(
     if settings.edge != FROM_SUPERVISOR:
         host, _ = split_address("edge", settings.edge)
         check_exposure("edge", host, encrypted=settings.certs is not None, insecure=settings.insecure)
-    credentials = None if settings.certs is None else load_identity(settings.certs, settings.device)
+    credentials = None
+    if settings.certs is not None:
+        from offramp.runtime.certificates import load_identity
+
+        credentials = load_identity(settings.certs, settings.device)
     link = make_link(settings.rate, settings.delay, settings.link_trace, time.monotonic())
     from offramp.model.bundle import load_bundle
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from offramp.errors import OfframpError
-from offramp.runtime.certificates import Identity
 from offramp.runtime.protocol import (
     Attach,
     Hello,
@@ -27,6 +26,9 @@ from offramp.runtime.protocol import (
     encode,
 )
 from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, open_channel
+
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity
 
 HEARTBEAT_S = 0.15
 SILENT_S = 0.5

@@ -17,7 +17,6 @@ from offramp.errors import OfframpError
 from offramp.options import Gain, NetworkTerms, System
 from offramp.policies import POLICIES, Context, Policy, make_policy
 from offramp.policies.greedy import Myopic
-from offramp.runtime.certificates import EDGE, RevokedList, load_identity
 from offramp.runtime.edge_core import EdgeCore, Limits
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.forecast import Forecast
@@ -150,7 +149,11 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    identity = None if settings.certs is None else load_identity(settings.certs, EDGE)
+    identity, revoked = None, None
+    if settings.certs is not None:
+        from offramp.runtime.certificates import EDGE, RevokedList, load_identity
+
+        identity, revoked = load_identity(settings.certs, EDGE), RevokedList(settings.certs)
     server = EdgeServer(
         core,
         Processor(executor),
@@ -159,7 +162,7 @@ async def _serve(
         layers=executor.layers,
         max_frame_bytes=cap,
         identity=identity,
-        revoked=None if settings.certs is None else RevokedList(settings.certs),
+        revoked=revoked,
     )
     port = await server.start(settings.host, settings.port)
     orders = Orders(on_orphaned)

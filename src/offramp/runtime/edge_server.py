@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
@@ -16,7 +16,6 @@ from offramp.errors import OfframpError
 from offramp.options import System
 from offramp.policies import Policy
 from offramp.runtime import edge_core
-from offramp.runtime.certificates import Identity, RevokedList
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
@@ -32,6 +31,9 @@ from offramp.runtime.protocol import (
     encode,
 )
 from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, peer_of, server_options
+
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity, RevokedList
 
 TICK_S = 0.25
 OPENING_S = 2.0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from offramp.errors import OfframpError
-from offramp.runtime.certificates import Identity
 from offramp.runtime.protocol import CONTROL_BYTES
+
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity
 
 SERVICE = "offramp.Edge"
 CONTROL = "Control"

@@ -259,7 +259,5 @@ def best_gain(
     if len(flat.index):
         sweep = _new_sweep(flat.tasks, max_labels, 0, None, -np.inf)
         price = _price(flat.tasks)
-        kernels.score(
-            flat.tasks, sweep, device_free_s, edge_free_s, _NO_RELAXATIONS, _NO_GUIDE, price, units
-        )
+        kernels.score(flat.tasks, sweep, device_free_s, edge_free_s, _NO_RELAXATIONS, _NO_GUIDE, price, units)
     return units / flat.units_per_gain
