@@ -9,6 +9,7 @@ import typer
 
 from offramp import __version__
 from offramp.cli import doctor, figures, model, policy, runtime, simulation, solve, training
+from offramp.cli.certs import certs
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ app.command()(runtime.device)
 app.command()(training.train_model)
 app.command()(training.export)
 app.command()(policy.train_policy)
+app.add_typer(certs)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from offramp.cli.arguments import (
 )
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.policies import POLICIES
+from offramp.runtime import report_handshakes
 from offramp.runtime.outcomes import End
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ Data = Annotated[
 PolicyName = Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy-file", help="A trained policy's file.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Plain text also off loopback.")]
+Certs = Annotated[
+    Path | None, typer.Option("--certs", help="Folder with ca.pem and this side's pair: mutual TLS.")
+]
 MaxSize = Annotated[int, typer.Option("--max-size", help="Most inputs in one task.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -57,14 +61,19 @@ def edge(
     ] = None,
     seed: Seed = 0,
     max_size: MaxSize = 32,
+    certs: Certs = None,
     insecure: Insecure = False,
     supervised: Supervised = False,
 ) -> None:
     """Serve devices: decide each of their tasks, and compute what they send."""
+    if certs is not None:
+        report_handshakes()
     from offramp.runtime.edge_main import EdgeSettings, run_edge
 
     run_edge(
-        EdgeSettings(host, port, bundle, policy, policy_file, scenario, seed, max_size, insecure, supervised)
+        EdgeSettings(
+            host, port, bundle, policy, policy_file, scenario, seed, max_size, certs, insecure, supervised
+        )
     )
 
 
@@ -92,6 +101,7 @@ def device(
     ] = None,
     max_size: MaxSize = 32,
     tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
+    certs: Certs = None,
     insecure: Insecure = False,
     supervised: Supervised = False,
     json_: JsonFlag = False,
@@ -115,6 +125,7 @@ def device(
         link_trace,
         journal,
         max_size,
+        certs,
         insecure,
         supervised,
     )

@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -47,6 +47,9 @@ from offramp.runtime.protocol import (
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import Task
 
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity as Credentials
+
 FIRST_CONTACT_S = 5.0
 """How long a device looks for its edge before it says that there is none."""
 BACKOFF_S = (0.1, 1.0)
@@ -65,10 +68,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the edge is, and the largest frame that the model can need."""
+    """Where the edge is, the largest frame that the model can need, and who the device is under TLS."""
 
     address: str
     max_frame_bytes: int
+    credentials: Credentials | None = None
 
 
 class DeviceAgent:
@@ -119,9 +123,10 @@ class DeviceAgent:
         try:
             await asyncio.wait_for(asyncio.shield(opened), FIRST_CONTACT_S)
         except TimeoutError:
-            raise OfframpError(
-                "edge", self._endpoint.address, "no edge answers there", "start one with offramp edge"
-            ) from None
+            address, remedy = self._endpoint.address, "start one with offramp edge"
+            if self._endpoint.credentials is not None:
+                remedy += ", with a certificate of the same authority for this host"
+            raise OfframpError("edge", address, "no edge answers there", remedy) from None
 
     async def play(self, plan: Iterable[PlannedTask], start_s: float) -> None:
         """Take the planned tasks on when they arrive, and wait until every one of them has ended.
@@ -202,6 +207,7 @@ class DeviceAgent:
                 ),
                 self._clock,
                 max_frame_bytes=self._endpoint.max_frame_bytes,
+                credentials=self._endpoint.credentials,
                 opening_s=FIRST_CONTACT_S,
             )
             try:

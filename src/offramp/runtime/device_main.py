@@ -49,6 +49,7 @@ class DeviceSettings:
     link_trace: Path | None
     journal: Path | None
     max_size: int
+    certs: Path | None
     insecure: bool
     supervised: bool
 
@@ -73,7 +74,13 @@ def run_device(
         )
     check_max_size(settings.max_size)
     if settings.edge != FROM_SUPERVISOR:
-        check_exposure("edge", split_address("edge", settings.edge)[0], settings.insecure)
+        host, _ = split_address("edge", settings.edge)
+        check_exposure("edge", host, encrypted=settings.certs is not None, insecure=settings.insecure)
+    credentials = None
+    if settings.certs is not None:
+        from offramp.runtime.certificates import load_identity
+
+        credentials = load_identity(settings.certs, settings.device)
     link = make_link(settings.rate, settings.delay, settings.link_trace, time.monotonic())
     from offramp.model.bundle import load_bundle
 
@@ -114,7 +121,7 @@ def run_device(
         slowdown = settings.slowdown * calibrate(executor, exits)
         agent = DeviceAgent(
             identity,
-            Endpoint(address, cap_of(bundle, settings.max_size)),
+            Endpoint(address, cap_of(bundle, settings.max_size), credentials),
             executor,
             Processor(executor, settings.slowdown),
             OwnSystem(exits, slowdown, link.bandwidth_bytes_per_s, link.delay_s),

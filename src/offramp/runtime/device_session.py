@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
@@ -26,6 +26,9 @@ from offramp.runtime.protocol import (
     encode,
 )
 from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, open_channel
+
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity
 
 HEARTBEAT_S = 0.15
 SILENT_S = 0.5
@@ -72,6 +75,7 @@ class Session:
         clock: Callable[[], float],
         *,
         max_frame_bytes: int,
+        credentials: Identity | None,
         opening_s: float,
     ) -> None:
         self._address = address
@@ -79,6 +83,7 @@ class Session:
         self._handlers = handlers
         self._clock = clock
         self._max_frame_bytes = max_frame_bytes
+        self._credentials = credentials
         self._opening_s = opening_s
         self._control_out: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._tensors_out: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -98,7 +103,7 @@ class Session:
 
     async def run(self) -> None:
         """Until the end: returns after `finish`, else raises SessionEndedError or SessionRefusedError."""
-        channels = [open_channel(self._address, self._max_frame_bytes) for _ in range(2)]
+        channels = [open_channel(self._address, self._max_frame_bytes, self._credentials) for _ in range(2)]
         try:
             await self._run(*channels)
         except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError) as error:

@@ -46,6 +46,7 @@ class EdgeSettings:
     scenario: Path | None
     seed: int
     max_size: int
+    certs: Path | None
     insecure: bool
     supervised: bool
 
@@ -76,7 +77,7 @@ def load_executor(bundle: Bundle) -> ChainExecutor:
 
 def run_edge(settings: EdgeSettings) -> None:
     """Serve until SIGINT or SIGTERM, then drain. Raises OfframpError for settings that cannot be used."""
-    check_exposure("host", settings.host, settings.insecure)
+    check_exposure("host", settings.host, encrypted=settings.certs is not None, insecure=settings.insecure)
     check_policy_name(settings.policy)
     if not 0 <= settings.port <= 65535:
         raise OfframpError("port", settings.port, "in 0..65535, 0 for a free one", "choose another")
@@ -148,6 +149,11 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    identity, revoked = None, None
+    if settings.certs is not None:
+        from offramp.runtime.certificates import EDGE, RevokedList, load_identity
+
+        identity, revoked = load_identity(settings.certs, EDGE), RevokedList(settings.certs)
     server = EdgeServer(
         core,
         Processor(executor),
@@ -155,6 +161,8 @@ async def _serve(
         time.monotonic,
         layers=executor.layers,
         max_frame_bytes=cap,
+        identity=identity,
+        revoked=revoked,
     )
     port = await server.start(settings.host, settings.port)
     orders = Orders(on_orphaned)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
@@ -30,7 +30,10 @@ from offramp.runtime.protocol import (
     decode_from_uploader,
     encode,
 )
-from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, server_options
+from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, peer_of, server_options
+
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity, RevokedList
 
 TICK_S = 0.25
 OPENING_S = 2.0
@@ -49,6 +52,8 @@ class Streams:
     control: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
     tensors: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
     readers: set[asyncio.Task[Any]] = field(default_factory=set)
+    device: str = ""
+    certificate: bytes = b""
 
 
 class EdgeServer:
@@ -65,7 +70,11 @@ class EdgeServer:
         max_frame_bytes: int,
         max_streams: int = 4096,
         workers: int = 1,
+        identity: Identity | None = None,
+        revoked: RevokedList | None = None,
     ) -> None:
+        self._identity = identity
+        self._revoked = revoked
         self._core = core
         self._processor = processor
         self._make_policy = make_policy
@@ -87,10 +96,7 @@ class EdgeServer:
             TENSORS: grpc.stream_stream_rpc_method_handler(self._tensors),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        try:
-            bound: int = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            bound = 0
+        bound = listen(self._server, f"{host}:{port}", self._identity)
         if bound == 0:
             raise OfframpError(
                 "port", port, f"cannot be listened on at {host}", "choose a free one with --port"
@@ -123,13 +129,14 @@ class EdgeServer:
         token: bytes | None = None
         try:
             frame = await asyncio.wait_for(context.read(), OPENING_S)
-            opened = self._open(frame)
+            streams = Streams()
+            opened = self._open(frame, context, streams)
             if isinstance(opened, Refused):
-                _LOG.warning("session refused: %s %s", opened.reason, opened.value)
+                _LOG.warning("session refused: %s %s from %s", opened.reason, opened.value, context.peer())
                 await context.write(encode(opened))
                 return
             token = opened
-            streams = self._streams[token] = Streams()
+            self._streams[token] = streams
             self._act()
             await _both(self._read_control(context, token), _write(context, streams.control), streams)
         except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
@@ -143,13 +150,29 @@ class EdgeServer:
                 _end(self._streams.pop(token).tensors)
                 self._act()
 
-    def _open(self, frame: Any) -> bytes | Refused:
+    def _open(self, frame: Any, context: Any, streams: Streams) -> bytes | Refused:
         if not isinstance(frame, bytes):
             raise ProtocolError("the stream ended before a hello")
         hello = decode_from_device(_small(frame))
         if not isinstance(hello, Hello):
             raise ProtocolError("the first message must be a hello")
+        streams.device = hello.device
+        if self._identity is not None:
+            refused = self._identify(context, streams)
+            if refused is not None:
+                return refused
         return self._core.hello(hello, self._clock())
+
+    def _identify(self, context: Any, streams: Streams) -> Refused | None:
+        """Hold a device's claim against its certificate."""
+        peer = peer_of(context)
+        if peer is None or peer[0] != streams.device:
+            claimed = f"{streams.device} with the certificate of {peer[0] if peer else 'nobody'}"
+            return Refused(Refusal.IDENTITY, claimed[:200], "a device's own certificate", "use its own --id")
+        streams.certificate = peer[1]
+        if self._revoked is not None and self._revoked.holds(peer[1]):
+            return Refused(Refusal.REVOKED, streams.device, "a certificate in force", "issue it a new one")
+        return None
 
     async def _read_control(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
@@ -165,6 +188,8 @@ class EdgeServer:
             streams = self._streams.get(message.session)
             if streams is None:
                 raise ProtocolError("no such session")
+            if self._identity is not None and peer_of(context) != (streams.device, streams.certificate):
+                raise ProtocolError("the session is another device's")
             await _both(
                 self._read_tensors(context, message.session), _write(context, streams.tensors), streams
             )
@@ -187,6 +212,21 @@ class EdgeServer:
             await asyncio.sleep(TICK_S)
             self._core.tick(self._clock())
             self._act()
+            self._drop_revoked()
+
+    def _drop_revoked(self) -> None:
+        """Cut devices off whose certificates have been revoked since they came."""
+        if self._revoked is None:
+            return
+        try:
+            changed = self._revoked.refresh()
+        except (OSError, OfframpError) as error:
+            _LOG.error("the list of revoked certificates cannot be read, the last one stays: %s", error)
+            return
+        for token, streams in list(self._streams.items()) if changed else []:
+            if self._revoked.holds(streams.certificate):
+                _LOG.warning("device %s is cut off: its certificate has been revoked", streams.device)
+                self._hang(token)
 
     def _act(self) -> None:
         for action in self._core.take():

@@ -61,6 +61,8 @@ class Refusal(StrEnum):
     ID_IN_USE = "id-in-use"
     FULL = "full"
     PROTOCOL = "protocol"
+    IDENTITY = "identity"  # the certificate is not this device's
+    REVOKED = "revoked"
 
 
 class Message(Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=True):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import grpc.aio
 
 from offramp.errors import OfframpError
 from offramp.runtime.protocol import CONTROL_BYTES
+
+if TYPE_CHECKING:
+    from offramp.runtime.certificates import Identity
 
 SERVICE = "offramp.Edge"
 CONTROL = "Control"
@@ -52,9 +56,35 @@ def channel_options(max_frame_bytes: int) -> Options:
     ]
 
 
-def open_channel(address: str, max_frame_bytes: int) -> grpc.aio.Channel:
-    """One connection to an edge, without encryption."""
-    return grpc.aio.insecure_channel(address, options=channel_options(max_frame_bytes))
+def open_channel(address: str, max_frame_bytes: int, identity: Identity | None) -> grpc.aio.Channel:
+    """One connection to an edge; plain text without an identity."""
+    options = channel_options(max_frame_bytes)
+    if identity is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    credentials = grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def listen(server: grpc.aio.Server, address: str, identity: Identity | None) -> int:
+    """Bind a server; the port, 0 if it cannot be bound. With an identity, peers must show a certificate."""
+    try:
+        if identity is None:
+            return int(server.add_insecure_port(address))
+        credentials = grpc.ssl_server_credentials(
+            [(identity.key, identity.certificate)], identity.authority, require_client_auth=True
+        )
+        return int(server.add_secure_port(address, credentials))
+    except RuntimeError:
+        return 0
+
+
+def peer_of(context: Any) -> tuple[str, bytes] | None:
+    """Common name and certificate (PEM) of who is on the other side; None in plain text."""
+    shown = context.auth_context()
+    names, certificates = shown.get("x509_common_name"), shown.get("x509_pem_cert")
+    if not names or not certificates:
+        return None
+    return names[0].decode(errors="replace"), bytes(certificates[0])
 
 
 def is_loopback(host: str) -> bool:
@@ -67,9 +97,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_exposure(field: str, host: str, insecure: bool) -> None:
+def check_exposure(field: str, host: str, *, encrypted: bool, insecure: bool) -> None:
     """Plain text may leave this machine only if that was said. Raises OfframpError."""
-    if not is_loopback(host) and not insecure:
+    if encrypted and insecure:
+        raise OfframpError("insecure", True, "contradicts --certs", "give one of them")
+    if not is_loopback(host) and not encrypted and not insecure:
         raise OfframpError(
             field, host, "off loopback needs mutual TLS", "give --certs DIR, or say --insecure to go without"
         )
