@@ -43,8 +43,8 @@ def test_its_schedule_recomputes_and_every_served_task_is_on_time(instance: Inst
 
 
 def test_a_later_task_with_an_earlier_deadline_keeps_what_was_possible_without_it() -> None:
-    """The first task may end within 1 s; the second must end by 0.03 s. Serving only the first, or both in turn,
-    would need the second to wait: the best is one task, and the listing's gap must not lose it.
+    """The first task has a second, the second 30 ms: in turn the second comes too late once the first is served. Past
+    30 ms the listing sets no G for the second task; what the first earned must not be lost there.
     """
     system = System(four_exits(), (10.0,), (125_000.0,), Gain())
     tasks = (Task(0.0, 1, 1.0, 0), Task(0.0, 1, 0.03, 0), Task(0.5, 1, 1.0, 0))
