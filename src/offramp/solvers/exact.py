@@ -26,6 +26,7 @@ _LONG_STREAM = 1000
 _LONG_LABELS = 4096
 _ROUNDS = (64, 256, 1024, 4096)
 _EXACT_PER_ROUND = 16
+_MOST_ROUND = 1 << 21
 
 
 class Exact:
@@ -105,6 +106,8 @@ class _Search:
         if self._sweep_all(_LONG_LABELS if long else _QUICK_LABELS):
             return True
         for labels in _ROUNDS:
+            if labels * len(self._tasks.arrival_s) > _MOST_ROUND:
+                return False
             self.bound(labels, then_all=_EXACT_PER_ROUND * labels)
             if self._proven:
                 return True

@@ -198,10 +198,11 @@ def _to_come(
 
 
 @compiled
-def _no_later(left_s: FloatArray, right_s: FloatArray, slack_s: float) -> bool:
-    """Whether `left` is free no later than `right` anywhere, give or take `slack_s`. The edge differs most often."""
-    for place in range(len(left_s) - 1, -1, -1):  # noqa: SIM110
-        if left_s[place] > right_s[place] + slack_s:
+def _no_later(left_s: FloatArray, row: int, right_s: FloatArray, slack_s: float) -> bool:
+    """Whether a row of `left` is free no later than `right` anywhere, give or take `slack_s`."""
+    # The edge comes first: it differs most often.
+    for place in range(len(right_s) - 1, -1, -1):  # noqa: SIM110
+        if left_s[row, place] > right_s[place] + slack_s:
             return False
     return True
 
@@ -279,16 +280,16 @@ def _select(
         beaten = False
         for turn in range(count):
             label = scan[turn]
-            if kept.units[label] < units:
+            if kept.units[label] < units or not _no_later(kept.instants_s, label, instants_s, slack_s):
                 continue
-            if _no_later(kept.instants_s[label], instants_s, 0.0):
+            if slack_s == 0 or _no_later(kept.instants_s, label, instants_s, 0.0):
                 beaten = True
                 found.went[candidate] = label
                 # What has just beaten one candidate will beat more: have it met earlier.
                 scan[turn], scan[turn // 2] = scan[turn // 2], label
                 work += turn
                 break
-            if close < 0 and slack_s > 0 and _no_later(anchor_s[label], instants_s, slack_s):
+            if close < 0 and _no_later(anchor_s, label, instants_s, slack_s):
                 close = label
         if beaten:
             continue

@@ -30,7 +30,7 @@ MOST_WORK = 30_000_000_000
 """Comparisons of labels beyond which an exact sweep gives up: a few minutes."""
 
 MOST_HISTORY = 1 << 26
-"""Rows of history, 8 bytes each, beyond which a sweep gives up."""
+"""Rows of history, 8 bytes each, beyond which an exact sweep gives up."""
 
 _WORK_AT_A_TIME = 50_000_000
 _FIRST_HISTORY = 1 << 16
@@ -142,8 +142,11 @@ def _with_room(sweep: Sweep, room: int) -> Sweep:
     )
 
 
-def _with_history(sweep: Sweep) -> Sweep:
-    """The same sweep with room for more history: what no label needs goes first. OutOfRoomError at the limit."""
+def _with_history(sweep: Sweep, mode: int) -> Sweep:
+    """The same sweep with room for more history: what no label needs goes first.
+
+    OutOfRoomError at the limit of an exact one.
+    """
     rows = len(sweep.parent)
     room = len(sweep.labels.units)
     kernels.compact(sweep)
@@ -151,7 +154,7 @@ def _with_history(sweep: Sweep) -> Sweep:
     if used + room < rows // 2:
         return sweep
     longer = max(2 * rows, rows + 2 * room)
-    if longer > max(MOST_HISTORY, 4 * room):
+    if mode == EXACT and longer > MOST_HISTORY:
         raise OutOfRoomError(int(sweep.state[kernels.TASK]))
     parent: IntArray = np.empty(longer, dtype=sweep.parent.dtype)
     option: IntArray = np.empty(longer, dtype=sweep.option.dtype)
@@ -205,7 +208,7 @@ def run_sweep(
         )
         met = int(sweep.state[kernels.TASK])
         if why == kernels.NEEDS_HISTORY:
-            sweep = _with_history(sweep)
+            sweep = _with_history(sweep, mode)
         elif why == kernels.NEEDS_LABELS:
             larger = 4 * len(sweep.labels.units)
             if larger > most_labels:
