@@ -1,12 +1,4 @@
-<<<<<<< HEAD
-"""Independent judges of the solvers.
-
-They share no code with the package beyond its values: the arithmetic of Section II is written out again here, so that
-a mistake in it shows.
-"""
-=======
 """Independent judges of the solvers: the arithmetic of Section II is written out again, so that a mistake shows."""
->>>>>>> solvers
 
 from __future__ import annotations
 
