@@ -89,28 +89,37 @@ def listing(instance: Instance, slot_s: float) -> float:
     """
     arrival = [math.ceil(task.arrival_s / slot_s - 1e-9) for task in instance.tasks]
     deadline = [math.floor((task.arrival_s + task.budget_s) / slot_s + 1e-9) for task in instance.tasks]
-    value = [0.0] * (max(deadline) + 2)
+    value = [0.0] * (max(*arrival, *deadline) + 2)
+    within: dict[tuple[int, int], list[float]] = {}
     known = 0
-    for number in range(len(arrival)):
-        for slot in range(known + 1, len(value)):
+    for number, task in enumerate(instance.tasks):
+        first, last = arrival[number], deadline[number]
+        for slot in range(known + 1, max(first, last) + 1):
             value[slot] = value[known]
-        table = choices(instance, number)
-        after = list(value)
-        for end in range(arrival[number], deadline[number] + 1):
-            for start in range(arrival[number], end):
-                within = [
+        known = max(known, last, first)
+        if last < first:
+            continue
+        gains = within.setdefault((task.device, task.size), [])
+        if len(gains) <= last - first:
+            table = choices(instance, number)
+            for slots in range(len(gains), last - first + 1):
+                fit = [
                     c.gain
                     for c in table
-                    if math.ceil((c.head_s + c.upload_s + c.tail_s) / slot_s - 1e-9) <= end - start
+                    if slots > 0 and math.ceil((c.head_s + c.upload_s + c.tail_s) / slot_s - 1e-9) <= slots
                 ]
-                if within:
-                    after[end] = max(after[end], value[start] + max(within))
-        if deadline[number] >= arrival[number]:
-            for slot in range(deadline[number] + 1, len(value)):
-                after[slot] = max(value[slot], after[deadline[number]])
-        value = after
-        known = max(known, deadline[number], arrival[number])
-    return value[-1]
+                gains.append(max(fit, default=0.0))
+        after = value[first : last + 1]
+        for end in range(first, last + 1):
+            best = value[end]
+            for start in range(first, end):
+                if value[start] + gains[end - start] > best:
+                    best = value[start] + gains[end - start]
+            after[end - first] = best
+        value[first : last + 1] = after
+        for slot in range(last + 1, known + 1):
+            value[slot] = max(value[slot], after[-1])
+    return value[known]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from offramp.scenario import Scenario
 from offramp.schedule import Schedule
 from offramp.simulator import simulate_named
 from offramp.solvers import Exact, SerialDp
-from offramp.task import Task
+from offramp.solvers.layout import lay_out
+from offramp.state import paper_schedule
+from offramp.task import DROP, Decision, Task
 
 
 def check(instance: Instance, schedule: Schedule) -> None:
@@ -97,6 +99,22 @@ def test_a_long_heavy_stream_is_bounded_within_a_percent() -> None:
     check(instance, schedule)
     assert schedule.upper_bound is not None
     assert schedule.upper_bound <= 1.01 * schedule.gain
+
+
+@given(instance=streams(), seed=st.integers(0, 1000))
+@settings(max_examples=100)
+def test_the_layout_is_the_states_own(instance: Instance, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tables = [instance.system.options(task.device, task.size) for task in instance.tasks]
+    rows = np.array([rng.integers(-1, len(table)) for table in tables])
+    decisions = [
+        DROP if row < 0 else Decision(int(table.exit[row]), int(table.cut[row]))
+        for table, row in zip(tables, rows, strict=True)
+    ]
+
+    laid = lay_out(instance.tasks, tables, np.arange(len(tables)), rows, instance.system.devices)
+
+    assert laid == paper_schedule(instance, decisions).tasks
 
 
 def test_the_same_instance_gives_the_same_schedule() -> None:

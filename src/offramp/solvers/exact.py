@@ -11,7 +11,6 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.instance import Instance
 from offramp.schedule import Schedule
-from offramp.state import paper_schedule
 
 if TYPE_CHECKING:
     from offramp.equations import IntArray
@@ -54,6 +53,7 @@ class Exact:
     def solve(self, instance: Instance) -> Schedule:
         """Solve under `paper`. Raises OfframpError where no `max_labels` is set and the proof takes too much."""
         from offramp.solvers.flat import flatten
+        from offramp.solvers.layout import lay_out
 
         started = time.perf_counter()
         flat = flatten(instance.system, instance.tasks)
@@ -69,8 +69,9 @@ class Exact:
                 f"proving the optimum of these {len(instance.tasks)} tasks takes more labels than there is room for",
                 "give --max-labels 256: a schedule and a bound, in time and memory in proportion to the tasks",
             )
-        schedule = paper_schedule(instance, flat.decisions(search.options))
-        gain = schedule.gain
+        rows = flat.rows(search.options)
+        laid = lay_out(instance.tasks, flat.tables, flat.table_of, rows, instance.system.devices)
+        gain = sum(row.gain for row in laid)
         # The second test would catch a rounding error between the labels' instants and the schedule's.
         proven = search.bound_units <= search.units and abs(
             gain - search.units / flat.units_per_gain
@@ -78,7 +79,7 @@ class Exact:
         # Half a unit for each task covers the rounding of gains to units.
         bound = (search.bound_units + len(flat.index)) / flat.units_per_gain
         return Schedule(
-            schedule.tasks,
+            laid,
             gain,
             upper_bound=gain if proven else max(bound, gain),
             status="optimal" if proven else "feasible",

@@ -12,7 +12,7 @@ import numpy as np
 from offramp.equations import TIME_TOLERANCE_S, FloatArray, IntArray
 from offramp.options import OptionTable, System
 from offramp.solvers.compiled import compiled
-from offramp.task import DROP, Decision, Task
+from offramp.task import Task
 
 
 class FlatTasks(NamedTuple):
@@ -59,22 +59,21 @@ class Flattened:
 
     Attributes:
         index: (M,) place of each flat task among all tasks.
-        tables: option tables of all tasks.
+        tables, table_of: the option tables there are, and which of them is each of all tasks'.
     """
 
     tasks: FlatTasks
     units_per_gain: float
     index: IntArray
     tables: tuple[OptionTable, ...]
+    table_of: IntArray
 
-    def decisions(self, options: IntArray) -> list[Decision]:
-        """Decisions for all tasks from an option, a row of the flat arrays or -1 to drop, for each flat task."""
-        decided = [DROP] * len(self.tables)
-        for n, option in zip(self.index.tolist(), options.tolist(), strict=True):
-            if option >= 0:
-                row = int(self.tasks.row[option])
-                decided[n] = Decision(int(self.tables[n].exit[row]), int(self.tables[n].cut[row]))
-        return decided
+    def rows(self, options: IntArray) -> IntArray:
+        """Rows of the tables for all tasks, -1 to drop, from an option of the flat arrays or -1 for each flat task."""
+        rows = np.full(len(self.table_of), -1, dtype=np.int64)
+        if len(options):
+            rows[self.index] = np.where(options < 0, -1, self.tasks.row[options])
+        return rows
 
 
 def flatten(system: System, tasks: Sequence[Task]) -> Flattened:
@@ -130,8 +129,7 @@ def flatten(system: System, tasks: Sequence[Task]) -> Flattened:
         next_same=next_same,
         first_on=first_on,
     )
-    all_tables = tuple(tables[g] for g in every_group.tolist())
-    return Flattened(flat, units_per_gain, served, all_tables)
+    return Flattened(flat, units_per_gain, served, tuple(tables), every_group)
 
 
 def _followers(device: IntArray, devices: int) -> tuple[IntArray, IntArray]:

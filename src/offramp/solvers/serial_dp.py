@@ -12,8 +12,6 @@ from offramp.instance import Instance
 from offramp.options import OptionTable
 from offramp.scenario import REFERENCE_SLOT_S
 from offramp.schedule import Schedule
-from offramp.state import paper_schedule
-from offramp.task import DROP, Decision
 
 MOST_SLOTS = 1 << 29
 """Slots of budget over all tasks, 2 bytes each, beyond which a slot is too short."""
@@ -41,6 +39,7 @@ class SerialDp:
         Instants are rounded to slots so that what is on time here is on time there: arrivals and durations up,
         deadlines down. Raises OfframpError where the slot is too short for the stream.
         """
+        from offramp.solvers.layout import lay_out
         from offramp.solvers.slots import serve_in_turn
 
         started = time.perf_counter()
@@ -52,14 +51,10 @@ class SerialDp:
         row, needs_s = _shortest(tables, len(instance.system.exits))
         needs = np.clip(np.ceil(needs_s / slot_s * (1 - 1e-12)), 1, _MOST_INSTANT).astype(np.int64)
         exit_of, _ = serve_in_turn(arrival, deadline, group, needs, tables[0].gain[row[0]])
-        decisions = [
-            Decision(exit, int(tables[number].cut[row[number, exit - 1]])) if exit else DROP
-            for number, exit in zip(group.tolist(), exit_of.tolist(), strict=True)
-        ]
-        schedule = paper_schedule(instance, decisions)
-        return Schedule(
-            schedule.tasks, schedule.gain, None, "feasible", solve_s=time.perf_counter() - started
-        )
+        rows = np.where(exit_of > 0, row[group, exit_of - 1], -1)
+        laid = lay_out(instance.tasks, tables, group, rows, instance.system.devices)
+        gain = sum(task.gain for task in laid)
+        return Schedule(laid, gain, None, "feasible", solve_s=time.perf_counter() - started)
 
 
 def _in_slots(instance: Instance, slot_s: float) -> tuple[IntArray, IntArray]:
