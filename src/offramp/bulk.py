@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from offramp.equations import FloatArray, IntArray
 from offramp.scenario import Scenario
-from offramp.streams import Bernoulli
+from offramp.streams import Bernoulli, Sizes
 
 
 class Draws(NamedTuple):
@@ -37,7 +38,14 @@ def draw_gaps(scenario: Scenario, count: int, rng: np.random.Generator) -> Float
 
 def draw_stretch(scenario: Scenario, count: int, rng: np.random.Generator) -> Draws:
     """`count` tasks: the distribution of `instance.draw_tasks`, from other random numbers."""
-    ends = np.cumsum(scenario.sizes.probabilities())
     gap_s = draw_gaps(scenario, count, rng)
-    size = np.searchsorted(ends / ends[-1], rng.random(count), side="right")
+    size = np.searchsorted(_size_ends(scenario.sizes), rng.random(count), side="right")
     return Draws(gap_s, size.astype(np.int64), rng.integers(scenario.devices, size=count))
+
+
+@lru_cache(maxsize=64)
+def _size_ends(sizes: Sizes) -> FloatArray:
+    """Where each size's share of [0, 1) ends."""
+    ends = np.cumsum(sizes.probabilities())
+    share: FloatArray = ends / ends[-1]
+    return share

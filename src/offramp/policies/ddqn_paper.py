@@ -58,7 +58,7 @@ class DdqnPaper:
     @classmethod
     def create(cls, context: Context) -> Self:
         """The network of the context's file or scenario; OfframpError if the file is of another scenario."""
-        actions = sum(exit.layers + 1 for exit in context.system.exits) + 1
+        actions = _actions(context.system)
         if context.policy_file is not None:
             named = read_policy(context.policy_file)
             _refuse_other_family(named, context)
@@ -69,6 +69,11 @@ class DdqnPaper:
             return cls(None, actions, "the scenario and the system differ in their number of devices")
         policy, notice = _learned(context.system, context.scenario)
         return cls(policy, actions, notice)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, context: Context) -> Self:
+        """The policy of a file in memory. OfframpError if it is damaged or of another network."""
+        return cls(parse_policy(content, "policy"), _actions(context.system), None)
 
     def decide(self, observation: Observation) -> Decision:
         """Greatest Q among the options predicted to finish in time and dropping. OfframpError for a NaN state."""
@@ -87,6 +92,11 @@ class DdqnPaper:
             return DROP
         options = observation.options
         return Decision(int(options.exit[action - 1]), int(options.cut[action - 1]))
+
+
+def _actions(system: System) -> int:
+    """Dropping, and every (exit, cut)."""
+    return sum(exit.layers + 1 for exit in system.exits) + 1
 
 
 def _refuse_other_family(policy: PolicyFile, context: Context) -> None:

@@ -40,15 +40,15 @@ class FamilySettings:
         rate: Adam's step size; it falls to 2 % along half a cosine.
     """
 
-    steps: int = 614_400
+    steps: int = 2_457_600
     target: Target = "double"
-    hidden: int = 48
-    discount: float = 0.97
+    hidden: int = 64
+    discount: float = 0.95
     worlds: int = 96
     tasks: int = 64
     samples: int = 3
     fresh: int = 8
-    foreign_share: float = 0.3
+    foreign_share: float = 0.5
     epsilon: float = 0.05
     memory: int = 4
     epochs: int = 2

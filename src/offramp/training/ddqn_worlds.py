@@ -118,11 +118,11 @@ def _jittered(exits: tuple[ExitCoefficients, ...], rng: np.random.Generator) -> 
 
 
 def _foreign_exits(base: Scenario, rng: np.random.Generator) -> tuple[ExitCoefficients, ...]:
-    """A network of 1 to 7 exits whose whole takes from a fifth to six slots an input on the base's device."""
+    """A network of 1 to 7 exits whose whole takes from a fifth of a slot to twelve an input on the base's device."""
     slot_s, slowdown, link = base.slot_s, base.slowdowns[0], base.bandwidths[0]
     count = int(rng.integers(1, 8))
-    whole_s = _log_uniform(rng, 0.2, 6.0) * slot_s / slowdown
-    shares = np.sort(rng.uniform(0.1, 1.0, count))
+    whole_s = _log_uniform(rng, 0.2, 12.0) * slot_s / slowdown
+    shares = np.sort(rng.uniform(0.05, 1.0, count))
     accuracies = np.sort(rng.uniform(0.3, 0.99, count))
     input_bytes = _log_uniform(rng, 0.2, 6.0) * slot_s * link
     exits = []
