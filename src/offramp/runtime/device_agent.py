@@ -287,7 +287,10 @@ class DeviceAgent:
                     if self._session is not None:
                         self._session.say(message)
                 case device_job.Compute():
-                    self._spawn(self._compute(action))
+                    # Taken now: by the time that the computation begins, an answer may have ended the task.
+                    number = action.sequence
+                    given = self._tensors[number] if action.start else self._inputs[number].inputs
+                    self._spawn(self._compute(action, given))
                 case device_job.Carry():
                     self._carry(action)
                 case device_job.Decided(sequence, decision):
@@ -298,11 +301,9 @@ class DeviceAgent:
         self._schedule_check()
         self._changed.set()
 
-    async def _compute(self, action: device_job.Compute) -> None:
+    async def _compute(self, action: device_job.Compute, given: Mapping[str, Array]) -> None:
         loop = asyncio.get_running_loop()
         sequence = action.sequence
-        given = self._tensors.get(sequence) if action.start else self._inputs[sequence].inputs
-        assert given is not None
         failed, took_s = False, 0.0
         try:
             made, took_s = await loop.run_in_executor(
