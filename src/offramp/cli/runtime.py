@@ -46,6 +46,9 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Plain text also off 
 Certs = Annotated[
     Path | None, typer.Option("--certs", help="Folder with ca.pem and this side's pair: mutual TLS.")
 ]
+MetricsPort = Annotated[
+    int | None, typer.Option("--metrics-port", help="Serve /metrics, /livez and /readyz on loopback.")
+]
 MaxSize = Annotated[int, typer.Option("--max-size", help="Most inputs in one task.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -63,6 +66,7 @@ def edge(
     max_size: MaxSize = 32,
     certs: Certs = None,
     insecure: Insecure = False,
+    metrics_port: MetricsPort = None,
     supervised: Supervised = False,
 ) -> None:
     """Serve devices: decide each of their tasks, and compute what they send."""
@@ -72,7 +76,18 @@ def edge(
 
     run_edge(
         EdgeSettings(
-            host, port, bundle, policy, policy_file, scenario, seed, max_size, certs, insecure, supervised
+            host,
+            port,
+            bundle,
+            policy,
+            policy_file,
+            scenario,
+            seed,
+            max_size,
+            certs,
+            insecure,
+            metrics_port,
+            supervised,
         )
     )
 
@@ -103,6 +118,7 @@ def device(
     tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
     certs: Certs = None,
     insecure: Insecure = False,
+    metrics_port: MetricsPort = None,
     supervised: Supervised = False,
     json_: JsonFlag = False,
 ) -> None:
@@ -127,6 +143,7 @@ def device(
         max_size,
         certs,
         insecure,
+        metrics_port,
         supervised,
     )
     with progress_bar(json_ or supervised) as progress:

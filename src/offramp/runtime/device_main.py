@@ -51,6 +51,7 @@ class DeviceSettings:
     max_size: int
     certs: Path | None
     insecure: bool
+    metrics_port: int | None
     supervised: bool
 
 
@@ -94,9 +95,11 @@ def run_device(
         plan = own_stream(settings.scenario, len(samples), settings.seed)
     executor = load_executor(bundle)
     records: list[TaskRecord] = []
+    told: list[Callable[[TaskRecord], None]] = [records.append]
 
     def ended(record: TaskRecord) -> None:
-        records.append(record)
+        for tell in told:
+            tell(record)
         if settings.supervised:
             emit({"event": "task", "record": record.to_dict()})
         else:
@@ -119,23 +122,34 @@ def run_device(
         if address == FROM_SUPERVISOR:
             address = str((await orders.next())["edge"])
         slowdown = settings.slowdown * calibrate(executor, exits)
+        own = OwnSystem(exits, slowdown, link.bandwidth_bytes_per_s, link.delay_s)
         agent = DeviceAgent(
             identity,
             Endpoint(address, cap_of(bundle, settings.max_size), credentials),
             executor,
             Processor(executor, settings.slowdown),
-            OwnSystem(exits, slowdown, link.bandwidth_bytes_per_s, link.delay_s),
+            own,
             link,
             samples,
             time.monotonic,
             ended,
             journal,
         )
+        exposed = None
+        if settings.metrics_port is not None:
+            from offramp.runtime.metrics import DeviceMetrics, MetricsServer
+
+            metrics = DeviceMetrics(agent.core, own)
+            told.append(metrics.ended)
+            exposed = MetricsServer(metrics.registry, lambda: not stop.is_set())
+            await exposed.start(settings.metrics_port)
         try:
             await agent.connect()
             await _play(settings, agent, plan, orders, stop)
         finally:
             await agent.close()
+            if exposed is not None:
+                await exposed.stop()
             orders.stop()
         if agent.failure is not None:
             raise OfframpError(

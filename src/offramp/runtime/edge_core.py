@@ -146,12 +146,14 @@ class Counts:
     announced: int = 0
     decided: int = 0
     turned_away: dict[Refusal, int] = field(default_factory=dict)
+    chosen: dict[tuple[int, int], int] = field(default_factory=dict)
     answered: int = 0
     declined: dict[Refusal, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        chosen = {f"{exit}/{cut}": number for (exit, cut), number in self.chosen.items()}
+        return asdict(self) | {"chosen": chosen}
 
 
 class EdgeCore:
@@ -196,6 +198,11 @@ class EdgeCore:
         return not (
             self._waiting or self._running or any(session.expected for session in self._sessions.values())
         )
+
+    @property
+    def waiting(self) -> int:
+        """Uploads that wait for a worker."""
+        return len(self._waiting)
 
     @property
     def devices(self) -> int:
@@ -311,6 +318,8 @@ class EdgeCore:
         self, session: Session, announce: Announce, observation: Observation, decision: Decision
     ) -> Verdict:
         self.counts.decided += 1
+        option = (decision.exit, decision.cut)
+        self.counts.chosen[option] = self.counts.chosen.get(option, 0) + 1
         options, task = observation.options, observation.task
         row = options.index(decision.exit, decision.cut)
         timeline = observation.timeline()

@@ -48,6 +48,7 @@ class EdgeSettings:
     max_size: int
     certs: Path | None
     insecure: bool
+    metrics_port: int | None
     supervised: bool
 
 
@@ -154,6 +155,13 @@ async def _serve(
         from offramp.runtime.certificates import EDGE, RevokedList, load_identity
 
         identity, revoked = load_identity(settings.certs, EDGE), RevokedList(settings.certs)
+    metrics, exposed = None, None
+    if settings.metrics_port is not None:
+        from offramp.runtime.metrics import EdgeMetrics, MetricsServer
+
+        metrics = EdgeMetrics(core)
+        exposed = MetricsServer(metrics.registry, lambda: not core.draining)
+        await exposed.start(settings.metrics_port)
     server = EdgeServer(
         core,
         Processor(executor),
@@ -163,6 +171,7 @@ async def _serve(
         max_frame_bytes=cap,
         identity=identity,
         revoked=revoked,
+        metrics=metrics,
     )
     port = await server.start(settings.host, settings.port)
     orders = Orders(on_orphaned)
@@ -187,3 +196,5 @@ async def _serve(
     finally:
         orders.stop()
         await server.stop()
+        if exposed is not None:
+            await exposed.stop()

@@ -17,6 +17,7 @@ from offramp.options import System
 from offramp.policies import Live, Policy
 from offramp.runtime import edge_core
 from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.health import Health
 from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
     CONTROL_BYTES,
@@ -34,6 +35,7 @@ from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, peer_of
 
 if TYPE_CHECKING:
     from offramp.runtime.certificates import Identity, RevokedList
+    from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
 OPENING_S = 2.0
@@ -72,7 +74,9 @@ class EdgeServer:
         workers: int = 1,
         identity: Identity | None = None,
         revoked: RevokedList | None = None,
+        metrics: EdgeMetrics | None = None,
     ) -> None:
+        self._metrics = metrics
         self._identity = identity
         self._revoked = revoked
         self._core = core
@@ -95,7 +99,10 @@ class EdgeServer:
             CONTROL: grpc.stream_stream_rpc_method_handler(self._control),
             TENSORS: grpc.stream_stream_rpc_method_handler(self._tensors),
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        health = Health(lambda: not self._core.draining)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers), health.handler())
+        )
         bound = listen(self._server, f"{host}:{port}", self._identity)
         if bound == 0:
             raise OfframpError(
@@ -272,6 +279,8 @@ class EdgeServer:
         except Exception:  # noqa: BLE001 - whatever the runtime library raises, this task alone has failed
             _LOG.exception("task %d failed on the edge", work.sequence)
             answer, computed_s = None, 0.0
+        if self._metrics is not None and answer is not None:
+            self._metrics.computed(max(0.0, work.start_s - work.arrival_s), computed_s)
         self._core.computed(work, answer, self._clock(), computed_s)
         self._act()
 
