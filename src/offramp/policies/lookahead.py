@@ -29,7 +29,7 @@ WORK = 320
 LIVE_LIMIT_S = 0.003
 """Seconds that a live decision may last before it makes do with the futures it has played."""
 POOL = 128
-LABELS = 4
+LABELS = 2
 MARGIN = 0.03
 """Value by which an option must beat the task's own best before samples are trusted to say so."""
 _LAST_S = 1e9
