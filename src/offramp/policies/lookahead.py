@@ -30,6 +30,8 @@ LIVE_LIMIT_S = 0.003
 """Seconds that a live decision may last before it makes do with the futures it has played."""
 POOL = 128
 LABELS = 2
+MARGIN = 0.03
+"""Value by which an option must beat the task's own best before samples are trusted to say so."""
 _LAST_S = 1e9
 
 
@@ -95,10 +97,15 @@ class Lookahead:
             played += step
             if self._clock is not None and self._clock() - began_s >= LIVE_LIMIT_S:
                 break
-        value = total / played
-        value[1:] += options.gain[rows]
-        # Tasks to come may reach the edge before this one: time to spare is worth more than the last bit of gain.
-        near = value >= value.max() - (INDIFFERENT if self._timing == "network" else 0.0)
+        gain = np.append(0.0, options.gain[rows])
+        value = gain + total / played
+        best = int(np.argmax(value))
+        if value[best] - value[gain == gain.max()].max() < MARGIN:
+            best = int(np.argmax(np.where(gain == gain.max(), value, -np.inf)))
+        # Tasks to come may reach the edge before this one: time to spare is worth the last bit of value.
+        near = (gain == gain[best]) & (
+            value >= value[best] - (INDIFFERENT if self._timing == "network" else 0.0)
+        )
         best = int(np.argmin(np.where(near, finish_s, np.inf)))
         if best == 0:
             return DROP

@@ -125,9 +125,9 @@ def prompt_option(
     budget_s: float,
     options: Options,
 ) -> int:
-    """The option that finishes first among those that are as good as `best_option`'s, within `INDIFFERENT`.
+    """The option that finishes first among those that earn what `best_option`'s does and are as good, nearly.
 
-    Tasks to come may reach the edge before this one: what it has to spare is worth more than the last bit of gain.
+    Tasks to come may reach the edge before this one: time to spare is worth `INDIFFERENT` of value.
     """
     best = best_option(
         after,
@@ -158,7 +158,7 @@ def prompt_option(
         value = options.gain[option] + _read_at(after, grid, free_s, link_free_s, edge_work_s + work_s)
         if turn < 0:
             least = value - INDIFFERENT
-        if value >= least and finish_s < first_s:
+        if options.gain[option] >= options.gain[best] and value >= least and finish_s < first_s:
             chosen, first_s = option, finish_s
     return chosen
 

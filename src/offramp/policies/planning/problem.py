@@ -19,12 +19,13 @@ FINE_POINTS = 100
 COARSE_POINTS = 61
 """Most grid points an axis otherwise."""
 FINE_KINDS = 2
-NETWORK_COARSER, EDGE_COARSER = 3, 2
-"""`network` has an axis more, so its axes have fewer points by the first factor; the edge's by the second too."""
+NETWORK_SHARE = 0.6
+EDGE_POINTS = 8
+"""`network` has an axis more: so much of the points along the device's and the link's, and few along the edge's."""
 EDGE_TAILS = 8
 """Work at the edge that is told apart under `network`, in longest tails."""
 INDIFFERENT = 2e-3
-"""Gain that a decision gives up for an earlier finish under `network`, where others may overtake."""
+"""Value that a decision gives up for an earlier finish under `network`, where others may overtake."""
 MAX_KINDS = 8
 MAX_CLASSES = 16
 
@@ -126,12 +127,11 @@ def make_problem(system: System, traffic: Traffic, timing: Timing, most_points: 
         grid = Grid(step_s, step_s)
         shape: tuple[int, ...] = (points, points)
     else:
-        step_s, points = _steps(traffic, most_points // NETWORK_COARSER)
+        step_s, points = _steps(traffic, int(most_points * NETWORK_SHARE))
         longest_tail_s = max(float(kind.tail_s.max(initial=0.0)) for kind in options)
         work_s = min(traffic.horizon_s, EDGE_TAILS * longest_tail_s / system.network.edge_workers)
-        edge_points = max(2, points // EDGE_COARSER)
-        grid = Grid(step_s, max(work_s, 1e-6) / (edge_points - 1))
-        shape = (points, points, edge_points)
+        grid = Grid(step_s, max(work_s, 1e-6) / (EDGE_POINTS - 1))
+        shape = (points, points, EDGE_POINTS)
     gap_steps, gap_share = _on_grid(traffic, step_s, points)
     network = system.network
     return Problem(
