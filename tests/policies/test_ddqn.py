@@ -55,7 +55,7 @@ def mean_gain(name: str, scenario: Scenario, exits: Exits, seeds: range) -> floa
     return total / len(seeds)
 
 
-CELLS = [(1, 0.3, 3), (3, 0.1, 3), (3, 0.3, 1), (3, 0.3, 3), (5, 0.2, 2), (8, 0.5, 6)]
+CELLS = [(2, 0.2, 2), (3, 0.1, 3), (3, 0.3, 3), (5, 0.2, 2), (8, 0.3, 2)]
 
 
 @pytest.mark.parametrize(("k", "p", "devices"), CELLS)
@@ -209,6 +209,10 @@ def test_a_paper_network_is_of_one_scenario(
         made("ddqn-paper", drawn(Scenario(devices=4), four_exits, 0), policy_file=file)
     with pytest.raises(OfframpError, match="use --policy ddqn-paper"):
         made("ddqn", instance, policy_file=file)
+    simulate(instance, made("ddqn-paper", replace(instance, scenario=None), policy_file=file))
+    foreign = draw_instance(scenario, tuple(reversed(four_exits)), np.random.default_rng(0))
+    with pytest.raises(OfframpError, match="family"):
+        made("ddqn-paper", replace(foreign, scenario=None), policy_file=file)
     with caplog.at_level(logging.WARNING):
         policy = made("ddqn-paper", replace(instance, scenario=None))
     assert "scenario is not known" in caplog.text

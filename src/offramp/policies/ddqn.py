@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.observation import Observation
+from offramp.observation import Backlog, Observation
 from offramp.policies.base import Context
 from offramp.policies.greedy import Myopic
 from offramp.policies.network_file import PolicyFile, parse_policy, read_policy
 from offramp.task import DROP, Decision, Task
 
 if TYPE_CHECKING:
+    from offramp.policies.ddqn_kernels import Tables
     from offramp.policies.outlook import Demand
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Ddqn:
         self._myopic = Myopic()
         self._seen: list[Task] = []
         self._next_look = 0
-        self._view: kernels.Tables | None = None
+        self._view: Tables | None = None
         if context.system.devices > policy.header.devices:
             self._leave("devices", context.system.devices, f"the network knows up to {policy.header.devices}")
         elif context.scenario is None:
@@ -78,6 +79,9 @@ class Ddqn:
             self._learn_of(observation.task)
         if self._view is None:
             return self._myopic.decide(observation)
+        return self._choose(self._view, observation)
+
+    def _choose(self, view: Tables, observation: Observation) -> Decision:
         options, backlog, task = observation.options, observation.backlog, observation.task
         timeline = observation.timeline()
         release_s = timeline.finish_s
@@ -87,7 +91,7 @@ class Ddqn:
             until_s = np.maximum(edge_free_s, timeline.edge_start_s + options.tail_s)
             release_s = np.where(options.local, edge_free_s, until_s)
         row = self._kernels.best_row(
-            self._view,
+            view,
             self._layers,
             self._policy.header.discount,
             observation.now_s,
@@ -125,6 +129,16 @@ class Ddqn:
             )
         else:
             self._view, self.notice = view, None
+            self._warm_up(view, demand)
+
+    def _warm_up(self, view: Tables, demand: Demand) -> None:
+        """Compile or load the loops now, so that the first decision does not wait for that."""
+        size, budget_s = demand.sizes[0], float(demand.budget_s[0])
+        idle_s = np.full(self._system.devices, -np.inf)
+        backlog = Backlog(idle_s, idle_s.copy(), np.empty(0), np.full(1, -np.inf))
+        self._choose(
+            view, Observation(Task(0.0, size, budget_s, 0), 0.0, self._system.options(0, size), backlog)
+        )
 
     def _leave(self, field: str, value: object, allowed: str) -> None:
         """The scenario is outside the family: `myopic` takes over, or a file that the user named is refused.

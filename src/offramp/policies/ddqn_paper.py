@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from offramp.equations import BoolArray
 from offramp.errors import OfframpError
 from offramp.observation import Observation
 from offramp.options import System
@@ -54,6 +55,8 @@ class DdqnPaper:
         self._scale = policy.arrays["scale"]
         self._state = np.empty(stream_kernels.STATE)
         self._low, self._high = np.empty(hidden), np.empty(hidden)
+        # Compiles or loads the loops now, so that the first decision does not wait for that.
+        self._choose(1.0, 1.0, 0.0, 0.0, np.ones(actions, np.bool_))
 
     @classmethod
     def create(cls, context: Context) -> Self:
@@ -79,19 +82,24 @@ class DdqnPaper:
         """Greatest Q among the options predicted to finish in time and dropping. OfframpError for a NaN state."""
         if self.notice is not None:
             return self._myopic.decide(observation)
-        kernels, task, backlog = self._kernels, observation.task, observation.backlog
+        task, backlog = observation.task, observation.backlog
         own_s = float(backlog.device_free_s[task.device]) - observation.now_s
         edge_s = float(backlog.edge_free_s[-1]) - observation.now_s
         if own_s != own_s or edge_s != edge_s:
             raise OfframpError("backlog", "NaN", "must be instants in seconds", "correct the state")
-        self._observe(self._state, float(task.size), task.budget_s, own_s, edge_s, self._scale)
-        kernels.hidden_layers(self._network, self._state, self._low, self._high)
         fits = observation.feasible(observation.timeline().finish_s)
-        action = kernels.best_action(self._network, self._high, np.concatenate(([True], fits)))
+        allowed = np.concatenate(([True], fits))
+        action = self._choose(float(task.size), task.budget_s, own_s, edge_s, allowed)
         if action == 0:
             return DROP
         options = observation.options
         return Decision(int(options.exit[action - 1]), int(options.cut[action - 1]))
+
+    def _choose(self, size: float, budget_s: float, own_s: float, edge_s: float, allowed: BoolArray) -> int:
+        """The allowed action of the greatest Q."""
+        self._observe(self._state, size, budget_s, own_s, edge_s, self._scale)
+        self._kernels.hidden_layers(self._network, self._state, self._low, self._high)
+        return self._kernels.best_action(self._network, self._high, allowed)
 
 
 def _actions(system: System) -> int:
@@ -108,16 +116,22 @@ def _refuse_other_family(policy: PolicyFile, context: Context) -> None:
             f"the network knows {header.devices}",
             "train it for this scenario",
         )
-    if header.algorithm != "ddqn-paper" or context.scenario is None:
+    if header.algorithm != "ddqn-paper":
         return
-    from offramp.policies.ddqn_paper_learning import family_of
+    from offramp.policies.ddqn_paper_learning import family_of, options_identity
 
-    wanted = family_of(context.system, context.scenario)
-    if header.family != wanted:
+    system, scenario = context.system, context.scenario
+    family = header.family or ""
+    if scenario is None:
+        # What is asked is not known; at least the options must be those that the network was learned for.
+        wanted, found = options_identity(system), family.partition("-")[0]
+    else:
+        wanted, found = family_of(system, scenario), family
+    if found != wanted:
         raise OfframpError(
             f"{policy.source}: family",
-            header.family,
-            f"must be {wanted}, that of the scenario",
+            found,
+            f"must be {wanted}, that of the scenario and its network",
             "train it for this scenario with `offramp train-policy`",
         )
 

@@ -81,18 +81,28 @@ def network_of(
     return kernels.Network(*views)
 
 
+def options_identity(system: System) -> str:
+    """Identity of what can be chosen: coefficients, kinds of devices, gain."""
+    return _digest(
+        {
+            "exits": [
+                [exit.accuracy, exit.device_s.tolist(), exit.edge_s.tolist(), exit.output_bytes.tolist()]
+                for exit in system.exits
+            ],
+            "kinds": [system.kind(device) for device in range(system.devices)],
+            "gain": asdict(system.gain),
+        }
+    )
+
+
 def family_of(system: System, scenario: Scenario) -> str:
-    """Identity of the decisions that a network is learned for: the options, the devices, and what is asked."""
-    content = {
-        "exits": [
-            [exit.accuracy, exit.device_s.tolist(), exit.edge_s.tolist(), exit.output_bytes.tolist()]
-            for exit in system.exits
-        ],
-        "kinds": [system.kind(device) for device in range(system.devices)],
-        "gain": asdict(system.gain),
-        "demand": scenario.model_dump(mode="json", include={"slot_s", "k", "arrivals", "sizes", "devices"}),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Identity of the decisions that a network is learned for: what can be chosen, and what is asked."""
+    asked = scenario.model_dump(mode="json", include={"slot_s", "k", "arrivals", "sizes", "devices"})
+    return f"{options_identity(system)}-{_digest(asked)}"
+
+
+def _digest(content: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class PaperLearner:
