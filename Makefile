@@ -29,7 +29,12 @@ test: check
 	$(BIN)/python -m pytest
 
 bench: install
-	$(BIN)/offramp bench
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+figures: install
+	$(BIN)/offramp figure 3 -o figures
+	for number in 5 6 7; do for timing in paper network; do \
+		$(BIN)/offramp figure $$number -o figures --timing $$timing || exit 1; done; done
 
 clean:
 	rm -rf $(VENV) build dist
