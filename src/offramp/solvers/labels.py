@@ -26,7 +26,7 @@ __all__ = [
     "start_units",
 ]
 
-MOST_WORK = 30_000_000_000
+MOST_WORK = 10_000_000_000
 """Comparisons of labels beyond which an exact sweep gives up: a few minutes."""
 
 MOST_HISTORY = 1 << 26
