@@ -171,6 +171,9 @@ def demo(
     k: BudgetFactor = None,
     slot_s: SlotLength = None,
     bundle: RuntimeBundle = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the picture and run.json.")
     ] = Path("demo-output"),
@@ -182,6 +185,7 @@ def demo(
     from offramp.model.bundle import load_bundle
     from offramp.runtime.demo import DemoSettings, check_settings, run_demo
     from offramp.runtime.samples import samples_for
+    from offramp.validation import dump_json, write_atomically
 
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
     settings = DemoSettings(drawn_from, bundle, policy, policy_file, seed)
@@ -201,6 +205,8 @@ def demo(
 
         run = run_demo(settings, loaded, samples, show)
     files = _write_run(run, output)
+    if record is not None:
+        write_atomically(record, dump_json(run.to_dict()))
     if json_:
         print_json(run.summary | files)
         return
@@ -211,6 +217,39 @@ def demo(
     console.print(_options_table(run))
     for what, path in files.items():
         console.print(f"{what}: {path}")
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run.json of the demo.")],
+    json_: JsonFlag = False,
+) -> None:
+    """Simulate a recorded run under network timing, and hold both against each other task by task."""
+    from offramp.runtime.replay import load_run
+    from offramp.runtime.replay import replay as simulate_again
+
+    report = simulate_again(load_run(run))
+    if json_:
+        print_json(report)
+        return
+    table = Table(title=f"{run}: medians, ms")
+    for heading in ("stage", "measured", "simulated", "difference", "tasks"):
+        table.add_column(heading, justify="right")
+    for stage, medians in report["stages"].items():
+        if medians is not None:
+            times = [medians[name] for name in medians if name.endswith("_s")]
+            shown = [f"{1000 * seconds:.1f}" for seconds in times]
+            table.add_row(stage.removesuffix("_s"), *shown, str(medians["tasks"]))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"on time: run {report['on_time_share']:.1%}, simulated with its decisions "
+        f"{report['same_decisions_on_time_share']:.1%}, with its policy {report['simulated_on_time_share']:.1%}"
+    )
+    if report["finish_error"]:
+        error = report["finish_error"]
+        console.print(
+            f"finish off by {error['median']:.1%} of the budget in the median, 95 %: {error['p95']:.1%}"
+        )
 
 
 def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:

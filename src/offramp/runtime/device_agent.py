@@ -281,25 +281,38 @@ class DeviceAgent:
         self._act()
 
     def _act(self) -> None:
-        for action in self.core.take():
-            match action:
-                case device_job.Say(message):
-                    if self._session is not None:
-                        self._session.say(message)
-                case device_job.Compute():
-                    # Taken now: by the time that the computation begins, an answer may have ended the task.
-                    number = action.sequence
-                    given = self._tensors[number] if action.start else self._inputs[number].inputs
-                    self._spawn(self._compute(action, given))
-                case device_job.Carry():
-                    self._carry(action)
-                case device_job.Decided(sequence, decision):
-                    if self._journal is not None:
-                        self._written(self._journal.decide, sequence, decision)
-                case device_job.Finished(record):
-                    self._finish(record)
+        while actions := self.core.take():
+            for action in actions:
+                self._do(action)
         self._schedule_check()
         self._changed.set()
+
+    def _do(self, action: device_job.Action) -> None:
+        match action:
+            case device_job.Say(message):
+                if self._session is not None:
+                    self._session.say(message)
+            case device_job.Compute():
+                self._start(action)
+            case device_job.Carry():
+                self._carry(action)
+            case device_job.Decided(sequence, decision):
+                if self._journal is not None:
+                    self._written(self._journal.decide, sequence, decision)
+            case device_job.Finished(record):
+                self._finish(record)
+
+    def _start(self, action: device_job.Compute) -> None:
+        """Begin to compute. The input is taken now: later an answer may already have ended the task."""
+        sequence = action.sequence
+        given = self._tensors[sequence] if action.start else self._inputs[sequence].inputs
+        if action.stop > 0:
+            self._spawn(self._compute(action, given))
+            return
+        # All layers are the edge's: what crosses is the input itself, and no thread need be woken for it.
+        crossing = self._executor.boundary(action.exit, 0)
+        self._tensors[sequence] = {spec.name: given[spec.name] for spec in crossing}
+        self.core.computed(sequence, self._clock(), measured_s=0.0)
 
     async def _compute(self, action: device_job.Compute, given: Mapping[str, Array]) -> None:
         loop = asyncio.get_running_loop()

@@ -257,7 +257,9 @@ class DeviceCore:
             job.fallback = False
             if job in self._heads:
                 self._heads.remove(job)
-        job.edge_start_s = now_s - answer.computed_s
+        # The answer was under way for about half a round trip.
+        began_s = now_s - self.edge.round_trip_s / 2 - answer.computed_s
+        job.edge_start_s = max(began_s, job.sent_s)
         self._answered(job, now_s)
         return True
 
