@@ -82,7 +82,7 @@ def mean_gain(scenario: Scenario, env: TaskStreamEnv, policy: Policy, seeds: ran
 
 def main() -> None:
     """Train for a while and compare."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6_000
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 3_000
     scenario = Scenario().changed(p=0.3)
     torch.set_num_threads(1)
     model, env = train(scenario, steps, seed=0)

@@ -25,7 +25,7 @@ from offramp.simulator import simulate
 from offramp.solvers.exact import Exact
 from offramp.state import make_state
 from offramp.training.ddqn_learning import FamilyLearner, FamilySettings, forward, gradient
-from offramp.training.policy import checkpoint_path, train
+from offramp.training.policy import checkpoint_path, prepare, train
 
 Exits = tuple[ExitCoefficients, ...]
 LEARNED = ("ddqn", "ddqn-paper")
@@ -274,7 +274,9 @@ def test_broken_off_and_resumed_gives_the_same_file(
     with pytest.raises(KeyboardInterrupt):
         train(learner(), pieces, report=interrupt)
     assert not pieces.exists()
-    train(learner(), pieces, resume=True)
+    resumed = learner()
+    prepare(resumed, pieces, resume=True)
+    train(resumed, pieces)
     assert pieces.read_bytes() == whole.read_bytes()
     assert not checkpoint_path(pieces).exists()
     header = parse_policy(whole.read_bytes(), "whole").header
@@ -285,7 +287,7 @@ def test_a_run_is_resumed_from_its_own_checkpoint_only(four_exits: Exits, tmp_pa
     system = system_of(Scenario(), four_exits)
     file = tmp_path / "policy"
     with pytest.raises(OfframpError, match="there is no checkpoint"):
-        train(PaperLearner(system, Scenario(), PAPER, 0), file, resume=True)
+        prepare(PaperLearner(system, Scenario(), PAPER, 0), file, resume=True)
     ticks = iter(range(0, 10_000, 100))
 
     def interrupt(done: int, gain: float) -> None:
@@ -295,9 +297,9 @@ def test_a_run_is_resumed_from_its_own_checkpoint_only(four_exits: Exits, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train(PaperLearner(system, Scenario(), PAPER, 0), file, report=interrupt, clock=lambda: next(ticks))
     with pytest.raises(OfframpError, match="run"):
-        train(PaperLearner(system, Scenario(), PAPER, 1), file, resume=True)
+        prepare(PaperLearner(system, Scenario(), PAPER, 1), file, resume=True)
     with pytest.raises(OfframpError, match="no such folder"):
-        train(PaperLearner(system, Scenario(), PAPER, 0), tmp_path / "none" / "policy")
+        prepare(PaperLearner(system, Scenario(), PAPER, 0), tmp_path / "none" / "policy", resume=False)
 
 
 def test_seeds_make_a_difference(four_exits: Exits) -> None:

@@ -51,10 +51,11 @@ def train_policy(
     chosen, aimed = algorithm_of(algorithm), target_of(target)
     if importlib.util.find_spec("numba") is None:
         raise MissingExtraError("numba", "research")
-    from offramp.training.policy import checkpoint_path, make_learner, train
+    from offramp.training.policy import checkpoint_path, make_learner, prepare, train
 
     drawn_from = scenario_from(scenario, devices=devices, p=p, k=k)
     learner = make_learner(chosen, drawn_from, exits_of(bundle), seed, target=aimed, steps=steps)
+    prepare(learner, output, resume)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -68,7 +69,6 @@ def train_policy(
             gain = train(
                 learner,
                 output,
-                resume=resume,
                 report=lambda done, gain: bar.update(shown, completed=done, gain=f"{gain:.4f}"),
             )
         except KeyboardInterrupt:

@@ -95,28 +95,35 @@ def checkpoint_path(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def train(
-    learner: Learner,
-    output: Path,
-    *,
-    resume: bool = False,
-    report: Report = lambda done, gain: None,
-    clock: Callable[[], float] = time.monotonic,
-) -> float:
-    """Run a learner to its end and write its policy file; gives the running mean gain.
+def prepare(learner: Learner, output: Path, resume: bool) -> None:
+    """Refuse what cannot work, before anything is shown or run; `resume` takes up the checkpoint beside `output`.
 
-    `resume` goes on from the checkpoint beside `output`. OfframpError if there is none, if it is damaged or of
-    another run, or if the file cannot be written. Broken off (KeyboardInterrupt), it leaves a checkpoint.
+    OfframpError if the folder is missing, or if there is no checkpoint, or one that is damaged or of another run.
     """
-    kept = checkpoint_path(output)
     if not output.parent.is_dir():
         raise OfframpError(
             "output", str(output), "cannot be written (no such folder)", "give a folder that exists"
         )
-    if resume:
-        if not kept.exists():
-            raise OfframpError("resume", str(kept), "there is no checkpoint", "start without --resume")
-        learner.restore(parse_checkpoint(kept.read_bytes(), learner.identity, str(kept)))
+    if not resume:
+        return
+    kept = checkpoint_path(output)
+    if not kept.exists():
+        raise OfframpError("resume", str(kept), "there is no checkpoint", "start without --resume")
+    learner.restore(parse_checkpoint(kept.read_bytes(), learner.identity, str(kept)))
+
+
+def train(
+    learner: Learner,
+    output: Path,
+    *,
+    report: Report = lambda done, gain: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> float:
+    """Run a prepared learner to its end and write its policy file; gives the running mean gain.
+
+    Broken off (KeyboardInterrupt), it leaves a checkpoint. OfframpError if the file cannot be written.
+    """
+    kept = checkpoint_path(output)
     gain, saved_s = None, clock()
     try:
         while not learner.finished:
