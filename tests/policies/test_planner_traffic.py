@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from offramp.instance import Instance, draw_instance, draw_tasks, system_of
+from offramp.observation import TIMINGS
 from offramp.options import System
 from offramp.policies import Context, make_policy
 from offramp.policies.planner import Planner
@@ -23,6 +24,7 @@ from offramp.policies.planning.problem import (
     MAX_CLASSES,
     MAX_KINDS,
     candidates,
+    group_kinds,
     make_problem,
 )
 from offramp.policies.planning.seen import MEMORY, SeenTasks, expected_of
@@ -225,6 +227,25 @@ def test_what_is_planned_stays_bounded_however_many_kinds_and_sizes(
         assert working_bytes(problem) < 64 << 20
 
 
+def test_devices_that_differ_by_measurement_share_a_table(
+    four_exits: tuple[ExitCoefficients, ...],
+) -> None:
+    system = System(four_exits, (9.8, 10.0, 10.3, 20.0), (125e3, 124e3, 126e3, 125e3))
+    assert sorted(group_kinds(system).values()) == [[0, 1, 2], [3]]
+
+
+def test_a_live_device_is_decided_by_what_it_measures_now(four_exits: tuple[ExitCoefficients, ...]) -> None:
+    scenario = Scenario(devices=1)
+    planned_for = system_of(scenario, four_exits)
+    slower = System(four_exits, (planned_for.device_slowdown[0] * 1.4,), planned_for.bandwidth_bytes_per_s)
+    drawn = draw_instance(scenario.changed(p=0.05), four_exits, np.random.default_rng(0))
+    for timing in TIMINGS:
+        planner = make_policy("planner", Context(planned_for, timing, scenario))
+        rows = simulate(Instance(slower, drawn.tasks), planner, timing).tasks
+        assert all(row.on_time for row in rows if row.exit)
+        assert sum(row.exit > 0 for row in rows) > 50
+
+
 def test_candidates_leave_out_only_what_another_row_beats(
     four_exits: tuple[ExitCoefficients, ...],
 ) -> None:
@@ -250,6 +271,7 @@ import offramp, offramp.policies
 assert "numba" not in sys.modules
 sys.modules["numba"] = None
 from offramp.errors import MissingExtraError
+from offramp.observation import TIMINGS
 from offramp.options import System
 from offramp.policies import Context, make_policy
 import numpy as np

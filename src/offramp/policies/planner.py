@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from offramp.equations import FloatArray
+from offramp.equations import FloatArray, IntArray
 from offramp.observation import Observation, Timing
 from offramp.options import OptionTable, System
 from offramp.policies.base import Context
@@ -21,10 +21,10 @@ from offramp.policies.planning.problem import (
     Kind,
     Options,
     Terms,
-    candidate_options,
     candidates,
     group_kinds,
     make_problem,
+    take,
 )
 from offramp.policies.planning.traffic import Traffic, scenario_traffic
 from offramp.policies.planning.watch import TrafficWatch, idle_observation
@@ -35,6 +35,8 @@ class _Candidates(NamedTuple):
     """Options of one size on one device that can be best, and the table of the device's kind."""
 
     after: FloatArray
+    table: OptionTable
+    rows: IntArray
     options: Options
     decisions: tuple[Decision, ...]
 
@@ -86,6 +88,9 @@ class Planner:
         found = self._candidates.get((kind, task.size))
         if found is None:
             found = self._find_candidates(plan, kind, task.size, observation.options)
+        if found.table is not observation.options:
+            # A live device measures itself: other durations than the plan's, for the same rows.
+            found = found._replace(options=take(observation.options, found.rows))
         row = self._best_row(observation, plan, found)
         return found.decisions[row] if row >= 0 else DROP
 
@@ -103,7 +108,9 @@ class Planner:
         rows = candidates(options, self._timing)
         found = _Candidates(
             plan.table(kind),
-            candidate_options([options], self._timing),
+            options,
+            rows,
+            take(options, rows),
             tuple(Decision(int(options.exit[row]), int(options.cut[row])) for row in rows),
         )
         self._candidates[kind, size] = found

@@ -19,13 +19,15 @@ FINE_POINTS = 100
 COARSE_POINTS = 61
 """Most grid points an axis otherwise."""
 FINE_KINDS = 2
-NETWORK_SHARE = 0.6
+NETWORK_SHARE = 0.5
 EDGE_POINTS = 8
 """`network` has an axis more: so much of the points along the device's and the link's, and few along the edge's."""
 EDGE_TAILS = 8
 """Work at the edge that is told apart under `network`, in longest tails."""
 INDIFFERENT = 2e-3
 """Value that a decision gives up for an earlier finish under `network`, where others may overtake."""
+ALIKE = 0.15
+"""Kinds whose slowdown and bandwidth differ by at most this much, in logarithms, share a table."""
 MAX_KINDS = 8
 MAX_CLASSES = 16
 
@@ -178,13 +180,21 @@ def candidates(options: OptionTable, timing: Timing) -> IntArray:
 
 def candidate_options(tables: list[OptionTable], timing: Timing) -> Options:
     """The candidates of several tables, one after the other."""
-    kept = [(table, candidates(table, timing)) for table in tables]
-    columns = [
-        np.concatenate([getattr(table, name)[rows] for table, rows in kept])
-        for name in ("head_s", "upload_s", "tail_s", "gain", "local")
-    ]
-    start = np.concatenate((np.zeros(1, np.int64), np.cumsum([len(rows) for _, rows in kept])))
-    return Options(start, *columns)
+    kept = [take(table, candidates(table, timing)) for table in tables]
+    start = np.concatenate((np.zeros(1, np.int64), np.cumsum([len(one.gain) for one in kept])))
+    return Options(start, *(np.concatenate(columns) for columns in list(zip(*kept, strict=True))[1:]))
+
+
+def take(table: OptionTable, rows: IntArray) -> Options:
+    """Rows of a table as one class of candidates."""
+    return Options(
+        np.array([0, len(rows)]),
+        table.head_s[rows],
+        table.upload_s[rows],
+        table.tail_s[rows],
+        table.gain[rows],
+        table.local[rows],
+    )
 
 
 def _options(system: System, device: int, classes: tuple[TaskClass, ...], timing: Timing) -> Options:
@@ -204,24 +214,32 @@ def merged_classes(classes: tuple[TaskClass, ...]) -> tuple[TaskClass, ...]:
 
 
 def group_kinds(system: System) -> dict[Kind, list[int]]:
-    """Devices by kind; where there are more than `MAX_KINDS`, by the nearest of so many that lie far apart."""
+    """Devices by kind; kinds that are `ALIKE` count as one, and so do the nearest where there are too many.
+
+    Measured devices differ a little, always; what they differ by is no reason for tables of their own.
+    """
     groups: dict[Kind, list[int]] = {}
     for device in range(system.devices):
         groups.setdefault(system.kind(device), []).append(device)
-    if len(groups) <= MAX_KINDS:
+    if len(groups) == 1:
         return groups
     kinds = list(groups)
     place = np.log(np.maximum(np.array(kinds), 1e-9))
-    chosen = [int(np.argmax([len(groups[kind]) for kind in kinds]))]
-    distance = np.linalg.norm(place - place[chosen[0]], axis=1)
-    while len(chosen) < MAX_KINDS:
-        chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, np.linalg.norm(place - place[chosen[-1]], axis=1))
-    merged: dict[Kind, list[int]] = {kinds[index]: [] for index in chosen}
+    distance = np.full(len(kinds), np.inf)
+    nearest = np.zeros(len(kinds), dtype=np.int64)
+    # The kind that is farthest from all that are chosen is chosen next; the largest group comes first.
+    farthest = int(np.argmax([len(groups[kind]) for kind in kinds]))
+    merged: list[int] = []
+    while len(merged) < MAX_KINDS and distance[farthest] > ALIKE:
+        apart = np.abs(place - place[farthest]).max(axis=1)
+        nearest = np.where(apart < distance, len(merged), nearest)
+        distance = np.minimum(distance, apart)
+        merged.append(farthest)
+        farthest = int(np.argmax(distance))
+    gathered: dict[Kind, list[int]] = {kinds[index]: [] for index in merged}
     for index, kind in enumerate(kinds):
-        nearest = chosen[int(np.argmin(np.linalg.norm(place[chosen] - place[index], axis=1)))]
-        merged[kinds[nearest]] += groups[kind]
-    return merged
+        gathered[kinds[merged[int(nearest[index])]]] += groups[kind]
+    return gathered
 
 
 def _steps(traffic: Traffic, points: int) -> tuple[float, int]:
