@@ -39,7 +39,7 @@ def solve(
     if solver not in SOLVERS:
         raise OfframpError("solver", solver, f"one of {', '.join(SOLVERS)}", "choose one of these")
     with progress_bar(json_) as progress:
-        bar = progress.add_task(solver, total=None)
+        bar = progress.add_task(f"{solver} (the first use compiles)", total=None)
 
         def show(met: int, count: int) -> None:
             progress.update(bar, completed=met, total=count)
