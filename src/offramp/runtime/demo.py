@@ -28,6 +28,8 @@ from offramp.scenario import Scenario
 
 LEAD_S = 0.2
 """From the last order to start until the stream's instant 0."""
+POLICY_S = 30.0
+"""How long the stream waits for the edge's policy; after that the interim one decides."""
 OVERTIME_S = 15.0
 """How long after its last deadline a run is given up."""
 
@@ -182,6 +184,9 @@ class _Supervisor:
         for device in devices:
             device.order({"edge": f"127.0.0.1:{port}"})
             await device.expect("ready")
+        self._progress("making the policy", 0, None)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._policy_made(edge, len(devices)), POLICY_S)
         start_s = time.monotonic() + LEAD_S
         for device in devices:
             device.order({"start_s": start_s})
@@ -192,6 +197,11 @@ class _Supervisor:
                 asyncio.gather(*(self._collect(number, device) for number, device in enumerate(devices))),
                 LEAD_S + last_s + OVERTIME_S,
             )
+
+    async def _policy_made(self, edge: Child, devices: int) -> None:
+        """Wait until the edge decides for all of the devices with the policy that was asked for."""
+        while (await edge.expect("deciding"))["devices"] != devices:
+            pass
 
     async def _start(self, name: str, arguments: Sequence[str]) -> Child:
         child = await Child.start(name, arguments)

@@ -432,9 +432,13 @@ class EdgeCore:
             self.draining = True
             self._actions.extend(Say(token, Closing()) for token in self._sessions)
 
+    def wants_policy(self, version: int) -> bool:
+        """Whether the system is still the one of that `Remake`."""
+        return version == self._version
+
     def policy_made(self, version: int, policy: Policy) -> None:
         """A policy for a `Remake` is there; one for a system that has changed since is not used."""
-        if version == self._version:
+        if self.wants_policy(version):
             self._policy = policy
 
     def _remake(self) -> None:

@@ -162,6 +162,11 @@ async def _serve(
         metrics = EdgeMetrics(core)
         exposed = MetricsServer(metrics.registry, lambda: not core.draining)
         await exposed.start(settings.metrics_port)
+
+    def on_policy(devices: int) -> None:
+        if settings.supervised:
+            emit({"event": "deciding", "devices": devices})
+
     server = EdgeServer(
         core,
         Processor(executor),
@@ -169,6 +174,7 @@ async def _serve(
         time.monotonic,
         layers=executor.layers,
         max_frame_bytes=cap,
+        on_policy=on_policy,
         identity=identity,
         revoked=revoked,
         metrics=metrics,

@@ -59,7 +59,10 @@ class Streams:
 
 
 class EdgeServer:
-    """One edge. `start`, then `drain`, then `stop`."""
+    """One edge. `start`, then `drain`, then `stop`.
+
+    `on_policy` is told how many devices there are whenever their policy has been made, or has failed to be.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class EdgeServer:
         identity: Identity | None = None,
         revoked: RevokedList | None = None,
         metrics: EdgeMetrics | None = None,
+        on_policy: Callable[[int], None] = lambda devices: None,
     ) -> None:
         self._metrics = metrics
         self._identity = identity
@@ -82,6 +86,7 @@ class EdgeServer:
         self._core = core
         self._processor = processor
         self._make_policy = make_policy
+        self._on_policy = on_policy
         self._clock = clock
         self._layers = layers
         self._streams: dict[bytes, Streams] = {}
@@ -285,15 +290,22 @@ class EdgeServer:
         self._act()
 
     async def _remake(self, version: int, system: System) -> None:
-        loop = asyncio.get_running_loop()
+        def make() -> Policy | None:
+            # Devices may have come and gone while others' policies were being made.
+            return self._make_policy(system, version) if self._core.wants_policy(version) else None
+
         try:
-            policy = await loop.run_in_executor(self._policy_pool, self._make_policy, system, version)
+            policy = await asyncio.get_running_loop().run_in_executor(self._policy_pool, make)
         except OfframpError as error:
             _LOG.error("the policy cannot be made for these devices, the interim one decides: %s", error)
-            return
-        if isinstance(policy, Live):
-            policy.go_live(self._policy_pool, self._clock)
-        self._core.policy_made(version, policy)
+        else:
+            if policy is None:
+                return
+            if isinstance(policy, Live):
+                policy.go_live(self._policy_pool, self._clock)
+            self._core.policy_made(version, policy)
+        if self._core.wants_policy(version):
+            self._on_policy(system.devices)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
