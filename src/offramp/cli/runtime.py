@@ -26,6 +26,7 @@ from offramp.cli.arguments import (
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.policies import POLICIES
 from offramp.runtime import report_handshakes
+from offramp.runtime.logs import start_logging
 from offramp.runtime.outcomes import End
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ Certs = Annotated[
 MetricsPort = Annotated[
     int | None, typer.Option("--metrics-port", help="Serve /metrics, /livez and /readyz on loopback.")
 ]
+LogFormat = Annotated[str, typer.Option("--log-format", help="text or json, on standard error.")]
 MaxSize = Annotated[int, typer.Option("--max-size", help="Most inputs in one task.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -67,9 +69,11 @@ def edge(
     certs: Certs = None,
     insecure: Insecure = False,
     metrics_port: MetricsPort = None,
+    log_format: LogFormat = "text",
     supervised: Supervised = False,
 ) -> None:
     """Serve devices: decide each of their tasks, and compute what they send."""
+    start_logging(log_format)
     if certs is not None:
         report_handshakes()
     from offramp.runtime.edge_main import EdgeSettings, run_edge
@@ -119,10 +123,12 @@ def device(
     certs: Certs = None,
     insecure: Insecure = False,
     metrics_port: MetricsPort = None,
+    log_format: LogFormat = "text",
     supervised: Supervised = False,
     json_: JsonFlag = False,
 ) -> None:
     """Play a stream of tasks through an edge; ends with what became of them."""
+    start_logging(log_format)
     import numpy as np
 
     from offramp.runtime.device_main import DeviceSettings, run_device

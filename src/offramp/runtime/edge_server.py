@@ -149,6 +149,7 @@ class EdgeServer:
                 return
             token = opened
             self._streams[token] = streams
+            _LOG.info("device %s is here, from %s", streams.device, context.peer())
             self._act()
             await _both(self._read_control(context, token), _write(context, streams.control), streams)
         except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
@@ -158,6 +159,7 @@ class EdgeServer:
             await _last_word(context, Refused(Refusal.PROTOCOL, str(error)[:200], "a valid message", ""))
         finally:
             if token is not None:
+                _LOG.info("device %s is gone", streams.device)
                 self._core.gone(token, self._clock())
                 _end(self._streams.pop(token).tensors)
                 self._act()

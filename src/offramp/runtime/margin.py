@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 
-WINDOW = 40
+WINDOW = 24
 """Finished tasks that are remembered."""
 ENOUGH = 8
 """Below so many, nothing is left unplanned."""
