@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.equations import FloatArray, IntArray
-from offramp.solvers import bounds, kernels
+from offramp.solvers import bounds
+from offramp.solvers import history as histories
+from offramp.solvers import sweep as sweeps
 from offramp.solvers.bounds import Relaxations
 from offramp.solvers.flat import FlatTasks, Flattened
-from offramp.solvers.kernels import EXACT, FORGET, JOIN, Candidates, Guide, Labels, Sweep
+from offramp.solvers.states import Candidates, Guide, Labels
+from offramp.solvers.sweep import EXACT, FORGET, JOIN, Sweep
 
 __all__ = [
     "EXACT",
@@ -119,7 +122,7 @@ def _new_sweep(
     )
     sweep.labels.instants_s[0, :devices] = -np.inf if device_free_s is None else device_free_s
     sweep.labels.instants_s[0, devices] = edge_free_s
-    kernels.settle(tasks, sweep)
+    sweeps.settle(tasks, sweep)
     return sweep
 
 
@@ -127,7 +130,7 @@ def _with_room(sweep: Sweep, room: int) -> Sweep:
     """The same sweep with room for more labels."""
     devices = len(sweep.next_on)
     labels = _new_labels(room, devices)
-    count = int(sweep.state[kernels.COUNT])
+    count = int(sweep.state[sweeps.COUNT])
     labels.instants_s[:count] = sweep.labels.instants_s[:count]
     labels.units[:count] = sweep.labels.units[:count]
     labels.node[:count] = sweep.labels.node[:count]
@@ -149,13 +152,13 @@ def _with_history(sweep: Sweep, mode: int) -> Sweep:
     """
     rows = len(sweep.parent)
     room = len(sweep.labels.units)
-    kernels.compact(sweep)
-    used = int(sweep.begin[sweep.state[kernels.TASK]])
+    histories.compact(sweep)
+    used = int(sweep.begin[sweep.state[sweeps.TASK]])
     if used + room < rows // 2:
         return sweep
     longer = max(2 * rows, rows + 2 * room)
     if mode == EXACT and longer > MOST_HISTORY:
-        raise OutOfRoomError(int(sweep.state[kernels.TASK]))
+        raise OutOfRoomError(int(sweep.state[sweeps.TASK]))
     parent: IntArray = np.empty(longer, dtype=sweep.parent.dtype)
     option: IntArray = np.empty(longer, dtype=sweep.option.dtype)
     parent[:used], option[:used] = sweep.parent[:used], sweep.option[:used]
@@ -193,9 +196,9 @@ def run_sweep(
         sweep = sweep._replace(child=np.full((count, room, choices), -1, dtype=np.int32))
     slack_s = 0.0 if mode == EXACT else _SLACK_PER_BUDGET * float((tasks.deadline_s - tasks.arrival_s).mean())
     price = _price(tasks)
-    why = kernels.PAUSED
-    while why != kernels.DONE:
-        why = kernels.advance(
+    why = sweeps.PAUSED
+    while why != sweeps.DONE:
+        why = sweeps.advance(
             tasks,
             sweep,
             mode,
@@ -206,15 +209,15 @@ def run_sweep(
             slack_s,
             _WORK_AT_A_TIME,
         )
-        met = int(sweep.state[kernels.TASK])
-        if why == kernels.NEEDS_HISTORY:
+        met = int(sweep.state[sweeps.TASK])
+        if why == sweeps.NEEDS_HISTORY:
             sweep = _with_history(sweep, mode)
-        elif why == kernels.NEEDS_LABELS:
+        elif why == sweeps.NEEDS_LABELS:
             larger = 4 * len(sweep.labels.units)
             if larger > most_labels:
                 raise OutOfRoomError(met)
             sweep = _with_room(sweep, larger)
-        elif why == kernels.PAUSED and mode == EXACT and sweep.state[kernels.WORK] > MOST_WORK:
+        elif why == sweeps.PAUSED and mode == EXACT and sweep.state[sweeps.WORK] > MOST_WORK:
             raise OutOfRoomError(met)
         if progress is not None:
             progress(met, count)
@@ -224,11 +227,11 @@ def run_sweep(
 def _outcome(tasks: FlatTasks, sweep: Sweep, history: bool) -> Outcome:
     _, count, forgotten, work = sweep.state.tolist()
     labels = np.diff(sweep.begin)
-    guide = Guide(sweep.child, kernels.to_come(tasks, sweep.child)) if len(sweep.child) else None
+    guide = Guide(sweep.child, histories.to_come(tasks, sweep.child)) if len(sweep.child) else None
     if count == 0:
         return Outcome(-1, forgotten, None, guide, labels, work)
     best = int(sweep.labels.units[:count].argmax())
-    options = kernels.trace(sweep, best) if history else None
+    options = histories.trace(sweep, best) if history else None
     return Outcome(int(sweep.labels.units[best]), forgotten, options, guide, labels, work)
 
 
@@ -246,7 +249,7 @@ def guide_fits(tasks: FlatTasks, labels: int) -> bool:
 def start_units(tasks: FlatTasks, relaxations: Relaxations) -> int:
     """Upper bound on the units that all tasks can earn from an idle system."""
     sweep = _new_sweep(tasks, 1, 0, None, -np.inf)
-    return kernels.start_bounds(tasks, sweep, relaxations)
+    return sweeps.start_bounds(tasks, sweep, relaxations)
 
 
 def best_gain(
@@ -262,5 +265,5 @@ def best_gain(
     if len(flat.index):
         sweep = _new_sweep(flat.tasks, max_labels, 0, None, -np.inf)
         price = _price(flat.tasks)
-        kernels.score(flat.tasks, sweep, device_free_s, edge_free_s, _NO_RELAXATIONS, _NO_GUIDE, price, units)
+        sweeps.score(flat.tasks, sweep, device_free_s, edge_free_s, _NO_RELAXATIONS, _NO_GUIDE, price, units)
     return units / flat.units_per_gain

@@ -1,8 +1,7 @@
-"""The label method: what can matter to the tasks to come is when each device and the edge are free.
+"""Sweeps of the label method: which labels stay.
 
-A label is such a state and the units of gain earned on the way to it. Task by task, every label drops the task or
-serves it with one of its options; instants are then raised to the next one at which they can matter, and a label goes
-if another is free no later anywhere and has earned no less.
+A label goes if another is free no later anywhere and has earned no less. What becomes of labels for which there is no
+room makes three kinds of sweep: one that proves, one that finds a schedule, one that finds a bound.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from offramp.equations import FloatArray, IntArray
-from offramp.solvers.bounds import Relaxations, worth
-from offramp.solvers.compiled import compiled, on_time, paper_timeline
+from offramp.solvers.bounds import Relaxations
+from offramp.solvers.compiled import compiled
 from offramp.solvers.flat import FlatTasks
+from offramp.solvers.states import DEAD_S, Candidates, Guide, Labels, bounds_to_come, expand, settle_label
 
 EXACT, FORGET, JOIN = 0, 1, 2
 """What becomes of labels beyond the room there is: refuse, forget (a schedule), or join to a better one (a bound)."""
@@ -22,179 +22,7 @@ EXACT, FORGET, JOIN = 0, 1, 2
 DONE, PAUSED, NEEDS_LABELS, NEEDS_HISTORY = 0, 1, 2, 3
 """Why `advance` returned."""
 
-_ROUNDING = 1e-12
-_EDGE_LOOKAHEAD = 12
 _ATTEMPTS = 12
-_DEAD_S = 1e6
-_NO_BOUND = 1 << 62
-
-
-class Labels(NamedTuple):
-    """Room for L labels: instants (L, N + 1) in seconds, the edge's last, units of gain (L,), place in a guide (L,)."""
-
-    instants_s: FloatArray
-    units: IntArray
-    node: IntArray
-
-
-class Guide(NamedTuple):
-    """What a sweep that joined labels knows about the tasks to come; without rows where there was none.
-
-    Its L labels before each task are nodes. A label of another sweep is at a node that is free no later anywhere and
-    has earned no less, so it cannot add more than the node.
-
-    Attributes:
-        child: (M, L, options + 1) the node that dropping the task (0) or its option 1, 2, … leads to; -1 where the
-            units that the sweep was to beat are out of reach.
-        to_come_units: (M + 1, L) most units that a node can still add.
-    """
-
-    child: IntArray
-    to_come_units: IntArray
-
-
-class Candidates(NamedTuple):
-    """Scratch for the labels one task gives rise to, C = L · (options + 1) rows.
-
-    `bound` is an upper bound on the units at the end; `rank` orders candidates, a dominating one after those that it
-    dominates; `went` is the label that a candidate became or gave way to.
-    """
-
-    instants_s: FloatArray
-    units: IntArray
-    bound: IntArray
-    rank: FloatArray
-    parent: IntArray
-    option: IntArray
-    node: IntArray
-    went: IntArray
-
-
-@compiled
-def _device_instant(tasks: FlatTasks, task: int, free_s: float, edge_free_s: float) -> float:
-    """Raise when a device is free to the next instant that matters; `task` is the next on it; inf if none does."""
-    count = len(tasks.arrival_s)
-    while task < count and (free_s > tasks.latest_start_s[task] or edge_free_s > tasks.latest_edge_s[task]):
-        task = tasks.next_same[task]
-    return max(free_s, float(tasks.arrival_s[task])) if task < count else np.inf
-
-
-@compiled
-def _edge_instant(tasks: FlatTasks, task: int, instants_s: FloatArray) -> float:
-    """Raise when the edge is free to the first instant at which a task from `task` on can reach it."""
-    floor_s: float = np.inf
-    end = min(task + _EDGE_LOOKAHEAD, len(tasks.arrival_s))
-    while task < end and tasks.arrival_s[task] < floor_s:
-        start_s = max(tasks.arrival_s[task], instants_s[tasks.device[task]])
-        floor_s = min(floor_s, start_s + tasks.reach_s[task])
-        task += 1
-    floor_s = min(floor_s, tasks.edge_floor_s[task])
-    return max(float(instants_s[-1]), floor_s - _ROUNDING * (1.0 + abs(floor_s)))
-
-
-@compiled
-def _settle(tasks: FlatTasks, task: int, next_on: IntArray, instants_s: FloatArray) -> None:
-    """Raise every instant of a label that has yet to meet `task` and all later ones."""
-    devices = len(next_on)
-    for device in range(devices):
-        instants_s[device] = _device_instant(tasks, next_on[device], instants_s[device], instants_s[devices])
-    instants_s[devices] = _edge_instant(tasks, task, instants_s)
-
-
-@compiled
-def _expand(
-    tasks: FlatTasks,
-    task: int,
-    next_on: IntArray,
-    labels: Labels,
-    count: int,
-    relaxations: Relaxations,
-    guide: Guide,
-    beat_units: int,
-    price: float,
-    out: Candidates,
-) -> int:
-    """Fill `out` with what `count` labels become after `task`; gives how many. `next_on` is already past it.
-
-    Candidates that cannot end above `beat_units` are left out.
-    """
-    devices = len(next_on)
-    bounded = len(relaxations.edge_steps) > len(tasks.arrival_s)
-    guided = len(guide.child) > 0
-    mine = tasks.device[task]
-    arrival_s = tasks.arrival_s[task]
-    filled = 0
-    for label in range(count):
-        for option in range(tasks.first[task] - 1, tasks.last[task]):
-            instants_s = out.instants_s[filled]
-            for place in range(devices + 1):
-                instants_s[place] = labels.instants_s[label, place]
-            units = labels.units[label]
-            if option < tasks.first[task]:
-                choice = -1
-            else:
-                choice = option
-                line = paper_timeline(
-                    arrival_s,
-                    instants_s[mine],
-                    instants_s[devices],
-                    tasks.head_s[option],
-                    tasks.upload_s[option],
-                    tasks.tail_s[option],
-                )
-                if not on_time(line.finish_s, tasks.deadline_s[task]):
-                    continue
-                instants_s[mine], instants_s[devices] = line.send_s, line.finish_s
-                units += tasks.units[option]
-            to_come = _NO_BOUND
-            if guided:
-                node = guide.child[task, labels.node[label], option + 1 - tasks.first[task]]
-                if node < 0:
-                    continue
-                to_come = guide.to_come_units[task + 1, node]
-                if units + to_come <= beat_units:
-                    continue
-                out.node[filled] = node
-            _settle(tasks, task + 1, next_on, instants_s)
-            out.units[filled], out.parent[filled], out.option[filled] = units, label, choice
-            if bounded:
-                edge_units, device_units = _to_come(relaxations, task + 1, next_on, instants_s)
-                to_come = min(to_come, edge_units, device_units)
-                if units + to_come <= beat_units:
-                    continue
-                out.bound[filled] = units + to_come
-                out.rank[filled] = float(units) + 2.0 * edge_units + device_units
-            else:
-                lag_s = 0.0
-                for instant_s in instants_s:
-                    lag_s += min(instant_s - arrival_s, _DEAD_S)
-                out.rank[filled] = units - price * lag_s
-            filled += 1
-    return filled
-
-
-@compiled
-def _to_come(
-    relaxations: Relaxations, task: int, next_on: IntArray, instants_s: FloatArray
-) -> tuple[int, int]:
-    """Bounds on the units that tasks from `task` on can add: without device conflicts, without edge conflicts."""
-    devices = len(next_on)
-    edge_units = worth(
-        relaxations.edge_limit_s[task],
-        relaxations.edge_units[task],
-        relaxations.edge_steps[task],
-        instants_s[devices],
-    )
-    device_units = 0
-    for device in range(devices):
-        follower = next_on[device]
-        device_units += worth(
-            relaxations.device_limit_s[follower],
-            relaxations.device_units[follower],
-            relaxations.device_steps[follower],
-            instants_s[device],
-        )
-    return edge_units, device_units
 
 
 @compiled
@@ -328,7 +156,7 @@ def _least_damage(labels: Labels, count: int, instants_s: FloatArray, units: int
         damage = max(0.0, float(units - labels.units[label]))
         for place in range(len(instants_s)):
             if labels.instants_s[label, place] > instants_s[place]:
-                damage += price * min(labels.instants_s[label, place] - instants_s[place], _DEAD_S)
+                damage += price * min(labels.instants_s[label, place] - instants_s[place], DEAD_S)
         if damage < least:
             best, least = label, damage
     return best
@@ -342,7 +170,7 @@ TASK, COUNT, FORGOTTEN, WORK = 0, 1, 2, 3
 def settle(tasks: FlatTasks, sweep: Sweep) -> None:
     """Prepare the one label from which a sweep starts, whose instants are as the caller set them."""
     sweep.next_on[:] = tasks.first_on
-    _settle(tasks, sweep.state[TASK], sweep.next_on, sweep.labels.instants_s[0])
+    settle_label(tasks, sweep.state[TASK], sweep.next_on, sweep.labels.instants_s[0])
 
 
 @compiled
@@ -375,7 +203,7 @@ def advance(
             return NEEDS_HISTORY
         mine = tasks.device[task]
         sweep.next_on[mine] = tasks.next_same[task]
-        filled = _expand(
+        filled = expand(
             tasks,
             task,
             sweep.next_on,
@@ -424,48 +252,10 @@ def advance(
 @compiled
 def start_bounds(tasks: FlatTasks, sweep: Sweep, relaxations: Relaxations) -> int:
     """Bound on the units that all tasks can earn from the one label of a sweep that has just been settled."""
-    edge_units, device_units = _to_come(
+    edge_units, device_units = bounds_to_come(
         relaxations, sweep.state[TASK], sweep.next_on, sweep.labels.instants_s[0]
     )
     return min(edge_units, device_units)
-
-
-@compiled
-def trace(sweep: Sweep, label: int) -> IntArray:
-    """The option of every task (-1: dropped) on the way to one of the labels that a finished sweep ends with."""
-    options = np.empty(sweep.state[TASK], dtype=np.int64)
-    for task in range(sweep.state[TASK] - 1, -1, -1):
-        row = sweep.begin[task] + label
-        options[task] = sweep.option[row]
-        label = sweep.parent[row]
-    return options
-
-
-@compiled
-def compact(sweep: Sweep) -> None:
-    """Take out of the history what no present label came from, so that it grows with tasks, not with labels."""
-    task = sweep.state[TASK]
-    used = np.zeros(sweep.begin[task] + 1, dtype=np.bool_)
-    place = np.empty(sweep.begin[task] + 1, dtype=np.int64)
-    for row in range(sweep.begin[task - 1], sweep.begin[task]):
-        used[row] = True
-    for step in range(task - 1, 0, -1):
-        for row in range(sweep.begin[step], sweep.begin[step + 1]):
-            if used[row]:
-                used[sweep.begin[step - 1] + sweep.parent[row]] = True
-    filled = 0
-    before = 0
-    for step in range(task):
-        begin, end = sweep.begin[step], sweep.begin[step + 1]
-        sweep.begin[step] = filled
-        for row in range(begin, end):
-            if used[row]:
-                place[row] = filled - sweep.begin[step]
-                sweep.parent[filled] = place[before + sweep.parent[row]] if step > 0 else 0
-                sweep.option[filled] = sweep.option[row]
-                filled += 1
-        before = begin
-    sweep.begin[task] = filled
 
 
 @compiled
@@ -496,20 +286,3 @@ def score(
         for label in range(sweep.state[COUNT]):
             best = max(best, sweep.labels.units[label])
         out_units[start] = best
-
-
-@compiled
-def to_come(tasks: FlatTasks, child: IntArray) -> IntArray:
-    """The `to_come_units` that go with the children a joining sweep has recorded."""
-    count, nodes, _ = child.shape
-    units = np.zeros((count + 1, nodes), dtype=np.int64)
-    for task in range(count - 1, -1, -1):
-        for node in range(nodes):
-            best = -_NO_BOUND
-            for choice in range(tasks.last[task] - tasks.first[task] + 1):
-                after = child[task, node, choice]
-                if after >= 0:
-                    gained = tasks.units[tasks.first[task] + choice - 1] if choice > 0 else 0
-                    best = max(best, units[task + 1, after] + gained)
-            units[task, node] = best
-    return units
