@@ -146,7 +146,7 @@ class _Supervisor:
         self._scenario_file = scenario_file
         self._progress = progress
         self._records: dict[int, TaskRecord] = {}
-        self._children: list[Child] = []
+        self._starting: list[asyncio.Future[Child]] = []
 
     async def run(self) -> tuple[TaskRecord, ...]:
         loop = asyncio.get_running_loop()
@@ -204,12 +204,14 @@ class _Supervisor:
             pass
 
     async def _start(self, name: str, arguments: Sequence[str]) -> Child:
-        child = await Child.start(name, arguments)
-        self._children.append(child)
-        return child
+        # A start that is cancelled half-way may leave a process that nobody knows, so none is.
+        starting = asyncio.ensure_future(Child.start(name, arguments))
+        self._starting.append(starting)
+        return await asyncio.shield(starting)
 
     async def _end(self) -> None:
-        await asyncio.gather(*(child.stop() for child in self._children))
+        started = await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*(child.stop() for child in started if isinstance(child, Child)))
 
     async def _collect(self, number: int, device: Child) -> None:
         own = [n for n, task in enumerate(self._instance.tasks) if task.device == number]
