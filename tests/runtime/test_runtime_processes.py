@@ -39,6 +39,8 @@ class Running:
             text=True,
             env=environment | {"HF_HUB_OFFLINE": "1"},
             start_new_session=True,
+            # A shell's background jobs ignore Ctrl-C, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def event(self, kind: str) -> dict[str, Any]:
