@@ -28,14 +28,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _cache_folder() -> Path | None:
     """A folder for machine code that belongs to this very source, or None where nothing can be written.
 
-    numba notices a change of the compiled file alone, not of what it calls in other files; so the folder's name holds
-    a digest of `equations` and of every file here that compiles something.
+    numba notices a change of the compiled file alone, not of what it calls, or of the constants that it takes from
+    other files; so the folder's name holds a digest of every file that compiled code may depend on.
     """
-    digest = hashlib.sha256(numba.__version__.encode() + Path(equations.__file__).read_bytes())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        text = source.read_bytes()
-        if b"@compiled" in text:
-            digest.update(text)
+    package = Path(equations.__file__).parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(
+        [*package.glob("*.py"), *(package / "solvers").rglob("*.py"), *(package / "policies").rglob("*.py")]
+    ):
+        digest.update(source.read_bytes())
     try:
         base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "offramp" / f"kernels-{digest.hexdigest()[:16]}"
