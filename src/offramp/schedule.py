@@ -29,17 +29,22 @@ DROPPED = ScheduledTask(0, 0, None, None, None, None, on_time=False, gain=0.0)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A decision for every task, with the proof a solver has: `gain` <= optimum <= `upper_bound` (None: no proof)."""
+    """A decision for every task, with the proof a solver has: `gain` <= optimum <= `upper_bound` (None: no proof).
+
+    `notice` says why something else decided in the policy's place, None if nothing did.
+    """
 
     tasks: tuple[ScheduledTask, ...]
     gain: float
     upper_bound: float | None
     status: Status
     solve_s: float = 0.0
+    notice: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The file's JSON object."""
-        return {
+        said = {} if self.notice is None else {"notice": self.notice}
+        return said | {
             "format": "offramp.schedule/1",
             "gain": self.gain,
             "upper_bound": self.upper_bound,

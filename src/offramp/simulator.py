@@ -6,7 +6,7 @@ import numpy as np
 
 from offramp.instance import Instance
 from offramp.observation import Timing
-from offramp.policies import Context, Policy, make_policy
+from offramp.policies import Context, Policy, make_policy, notice_of
 from offramp.schedule import Schedule
 from offramp.state import make_state
 
@@ -22,7 +22,8 @@ def simulate(instance: Instance, policy: Policy, timing: Timing = "paper") -> Sc
         observation = state.observe(task)
         state.commit(observation, policy.decide(observation))
     rows = tuple(state.rows())
-    return Schedule(rows, sum(row.gain for row in rows), upper_bound=None, status="feasible")
+    gain = sum(row.gain for row in rows)
+    return Schedule(rows, gain, upper_bound=None, status="feasible", notice=notice_of(policy))
 
 
 def simulate_named(instance: Instance, name: str, timing: Timing, rng: np.random.Generator) -> Schedule:

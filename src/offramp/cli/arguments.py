@@ -35,6 +35,16 @@ BudgetFactor = Annotated[
     float | None, typer.Option("--k", help="Slots of budget for each input of a task, > 0.")
 ]
 SlotLength = Annotated[float | None, typer.Option("--slot-s", help="Length of a slot, seconds, > 0.")]
+Assume = Annotated[
+    Path | None,
+    typer.Option("--assume", help="Scenario that the policy is told, where it is not the tasks' own."),
+]
+Adapt = Annotated[
+    bool,
+    typer.Option(
+        "--adapt/--no-adapt", help="Whether planner and lookahead may plan anew for changed traffic."
+    ),
+]
 BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", help="Model bundle whose profile to use; without it the bundled one."),

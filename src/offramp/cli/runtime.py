@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    Adapt,
     ArrivalProbability,
+    Assume,
     BudgetFactor,
     Devices,
     JsonFlag,
@@ -33,15 +36,19 @@ if TYPE_CHECKING:
     from offramp.runtime.demo import DemoRun
     from offramp.runtime.outcomes import TaskRecord
 
-DEFAULT_POLICY = "myopic"
-
 RuntimeBundle = Annotated[
     Path | None, typer.Option("--bundle", help="Model bundle; without it the one that is shipped.")
 ]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of the data set; else OFFRAMP_DATA, the hub.")
 ]
-PolicyName = Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")]
+PolicyName = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help=f"One of {', '.join(POLICIES)}; without it planner, or myopic where the research extra is missing.",
+    ),
+]
 PolicyFile = Annotated[Path | None, typer.Option("--policy-file", help="A trained policy's file.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Plain text also off loopback.")]
 Certs = Annotated[
@@ -59,11 +66,12 @@ def edge(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 7077,
     bundle: RuntimeBundle = None,
-    policy: PolicyName = DEFAULT_POLICY,
+    policy: PolicyName = None,
     policy_file: PolicyFile = None,
     scenario: Annotated[
         Path | None, typer.Option("--scenario", help="What the policy may know of the tasks to come.")
     ] = None,
+    adapt: Adapt = True,
     seed: Seed = 0,
     max_size: MaxSize = 32,
     certs: Certs = None,
@@ -83,9 +91,10 @@ def edge(
             host,
             port,
             bundle,
-            policy,
+            _policy_or_default(policy),
             policy_file,
             scenario,
+            adapt,
             seed,
             max_size,
             certs,
@@ -168,10 +177,12 @@ def device(
 def demo(
     tasks: Annotated[int, typer.Option("--tasks", help="Tasks in the stream.")] = 100,
     devices: Devices = None,
-    policy: PolicyName = DEFAULT_POLICY,
+    policy: PolicyName = None,
     policy_file: PolicyFile = None,
     data: Data = None,
     scenario: ScenarioFile = None,
+    assume: Assume = None,
+    adapt: Adapt = True,
     seed: Seed = 0,
     p: ArrivalProbability = None,
     k: BudgetFactor = None,
@@ -191,10 +202,13 @@ def demo(
     from offramp.model.bundle import load_bundle
     from offramp.runtime.demo import DemoSettings, check_settings, run_demo
     from offramp.runtime.samples import samples_for
+    from offramp.scenario import load_scenario
     from offramp.validation import dump_json, write_atomically
 
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
-    settings = DemoSettings(drawn_from, bundle, policy, policy_file, seed)
+    told = drawn_from if assume is None else load_scenario(assume)
+    chosen = _policy_or_default(policy)
+    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed)
     check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
@@ -218,9 +232,11 @@ def demo(
         return
     console = Console()
     console.print(
-        _counts_table(run.summary, f"{policy}, {drawn_from.tasks} tasks on {run.summary['devices']} devices")
+        _counts_table(run.summary, f"{chosen}, {drawn_from.tasks} tasks on {run.summary['devices']} devices")
     )
     console.print(_options_table(run))
+    if run.summary["notice"] is not None:
+        console.print(f"note: {run.summary['notice']}")
     for what, path in files.items():
         console.print(f"{what}: {path}")
 
@@ -256,6 +272,19 @@ def replay(
         console.print(
             f"finish off by {error['median']:.1%} of the budget in the median, 95 %: {error['p95']:.1%}"
         )
+
+
+def _policy_or_default(name: str | None) -> str:
+    """The policy that was named, or what an edge decides by unless told otherwise."""
+    if name is not None:
+        return name
+    if find_spec("numba") is not None:
+        return "planner"
+    errors.print(
+        "Deciding by myopic: planner needs numba. Install it with pip install 'offramp[research]'.",
+        soft_wrap=True,
+    )
+    return "myopic"
 
 
 def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:

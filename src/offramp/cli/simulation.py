@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    Adapt,
     ArrivalProbability,
+    Assume,
     BudgetFactor,
     BundleOption,
     Devices,
@@ -20,6 +22,7 @@ from offramp.cli.arguments import (
     Seed,
     SlotLength,
     Tasks,
+    errors,
     exits_of,
     names_of,
     print_json,
@@ -79,17 +82,21 @@ def simulate(
     policy_file: Annotated[
         Path | None, typer.Option("--policy-file", help="A trained policy's file.")
     ] = None,
+    assume: Assume = None,
+    adapt: Adapt = True,
     json_: JsonFlag = False,
 ) -> None:
     """Let a policy decide an instance's tasks one by one; gives the schedule."""
     from offramp.experiments.cells import policy_rng
     from offramp.instance import load_instance
     from offramp.policies import Context, make_policy
+    from offramp.scenario import load_scenario
     from offramp.simulator import simulate as run
 
     chosen = timing_of(timing)
     loaded = load_instance(instance)
-    context = Context(loaded.system, chosen, loaded.scenario, policy_rng(seed), policy_file)
+    told = loaded.scenario if assume is None else load_scenario(assume)
+    context = Context(loaded.system, chosen, told, policy_rng(seed), policy_file, adapt)
     schedule = run(loaded, make_policy(policy, context), chosen)
     if json_:
         typer.echo(schedule.to_json(), nl=False)
@@ -112,6 +119,8 @@ def print_schedule(schedule: Schedule, title: str) -> None:
     console.print(table)
     bound = "none" if schedule.upper_bound is None else f"{schedule.upper_bound:.4f}"
     console.print(f"on time {met} of {total}, gain {schedule.gain:.4f}, bound {bound}, {schedule.status}")
+    if schedule.notice is not None:
+        errors.print(f"note: {schedule.notice}", soft_wrap=True)
 
 
 def compare(
@@ -168,6 +177,9 @@ def _print_comparison(rows: list[PolicyRow], title: str) -> None:
             "" if row.share_of_optimum is None else f"{row.share_of_optimum:.3f}",
         )
     Console().print(table)
+    for row in rows:
+        if row.notice is not None:
+            errors.print(f"note: {row.notice}", soft_wrap=True)
 
 
 def _shown(interval: Interval, form: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,12 +39,14 @@ class Outcome:
         on_time_share: share of the tasks that finished in time.
         accuracy: mean accuracy of the exits of those tasks, None where there is none.
         upper_bound: what a solver proved, None for a policy.
+        notice: why something else decided in the policy's place, None if nothing did.
     """
 
     gain: float
     on_time_share: float
     accuracy: float | None
     upper_bound: float | None = None
+    notice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,13 @@ def summarise(instance: Instance, schedule: Schedule) -> Outcome:
         len(exits) / len(schedule.tasks),
         float(np.mean(accuracies)) if accuracies else None,
         schedule.upper_bound,
+        schedule.notice,
     )
+
+
+def first_notice(outcomes: Sequence[Outcome]) -> str | None:
+    """What is to be said of a policy's outcomes; None if it decided itself every time."""
+    return next((outcome.notice for outcome in outcomes if outcome.notice is not None), None)
 
 
 def run_seed(cell: Cell, exits: NetworkExits, seed: int) -> Outcome:

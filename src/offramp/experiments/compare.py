@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, run_seed
+from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, first_notice, run_seed
 from offramp.experiments.statistics import Interval, mean_interval
 from offramp.observation import Timing
 from offramp.scenario import Scenario
@@ -15,13 +15,17 @@ from offramp.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A policy over all seeds. `share_of_optimum` is total gain over the total that a solver proved."""
+    """A policy over all seeds. `share_of_optimum` is total gain over the total that a solver proved.
+
+    `notice` says why something else decided in the policy's place, for the first seed where that is so.
+    """
 
     policy: str
     gain: Interval
     on_time_share: Interval
     accuracy: Interval
     share_of_optimum: float | None
+    notice: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not known is null."""
@@ -31,6 +35,7 @@ class PolicyRow:
             value[name] = _number(interval.mean)
             value[f"{name}_half_width"] = _number(interval.half_width)
         value["share_of_optimum"] = self.share_of_optimum
+        value["notice"] = self.notice
         return value
 
 
@@ -72,4 +77,5 @@ def _row(policy: str, outcomes: Sequence[Outcome], optimum: float | None) -> Pol
         mean_interval([o.on_time_share for o in outcomes]),
         mean_interval(accuracies) if accuracies else Interval(math.nan, math.nan),
         sum(gains) / optimum if optimum else None,
+        first_notice(outcomes),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp import equations
 from offramp.errors import OfframpError
-from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome
+from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, first_notice
 from offramp.experiments.engine import Engine, run_kept
 from offramp.experiments.provenance import provenance
 from offramp.experiments.statistics import mean_interval
@@ -107,6 +107,7 @@ def _point(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "gains": gains,
         "on_time_share": float(np.mean([outcome.on_time_share for outcome in outcomes])),
         "upper_bound": float(np.mean(bounds)) if len(bounds) == len(outcomes) else None,
+        "notice": first_notice(outcomes),
     }
 
 

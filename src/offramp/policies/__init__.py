@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offramp.errors import OfframpError
-from offramp.policies.base import Context, Live, Policy, choose
+from offramp.policies.base import Context, Live, Policy, choose, notice_of
 from offramp.policies.chance import Random
 from offramp.policies.competitors import Edgent, Neurosurgeon
 from offramp.policies.ddqn import Ddqn
@@ -26,7 +26,7 @@ POLICIES: dict[str, type[Policy]] = {
     "ddqn-paper": DdqnPaper,
 }
 
-__all__ = ["POLICIES", "Context", "Live", "Policy", "choose", "make_policy"]
+__all__ = ["POLICIES", "Context", "Live", "Policy", "choose", "make_policy", "notice_of"]
 
 
 def make_policy(name: str, context: Context) -> Policy:

@@ -25,6 +25,8 @@ class Context:
         scenario: what the tasks are drawn from, where that is known; a policy that needs it and is not given it
             estimates from what it has seen.
         policy_file: a trained policy's file, where the user named one.
+        adapt: whether a policy that plans for the traffic plans again when the tasks depart from what it took
+            them to be; false to measure what that is worth.
     """
 
     system: System
@@ -32,6 +34,7 @@ class Context:
     scenario: Scenario | None = None
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     policy_file: Path | None = None
+    adapt: bool = True
 
 
 class Policy(Protocol):
@@ -54,6 +57,18 @@ class Live(Protocol):
     def go_live(self, executor: Executor, clock: Callable[[], float]) -> None:
         """Called once before the first live decision: `executor` takes work beside them; `clock` gives seconds."""
         ...
+
+
+@runtime_checkable
+class Substituted(Protocol):
+    """A policy that may hand its decisions to another; `notice` says why it has, and is None if it has not."""
+
+    notice: str | None
+
+
+def notice_of(policy: Policy) -> str | None:
+    """Why something else decided in the policy's place, for the output to mention; None if nothing did."""
+    return policy.notice if isinstance(policy, Substituted) else None
 
 
 def choose(options: OptionTable, allowed: BoolArray, finish_s: FloatArray) -> Decision:

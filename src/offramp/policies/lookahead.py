@@ -57,7 +57,7 @@ class Lookahead:
         self._rows: dict[tuple[int, int], IntArray] = {}
         self._next = 0
         self._myopic = Myopic()
-        self._watch = TrafficWatch(context.system, traffic)
+        self._watch = TrafficWatch(context.system, traffic, adapt=context.adapt)
         # What an unknown stream might be serves to have the kernel compiled before there is a decision to make.
         self._look_into(traffic or scenario_traffic(Scenario(devices=context.system.devices)))
         self._play(

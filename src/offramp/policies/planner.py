@@ -54,13 +54,15 @@ class Planner:
     new one is there.
     """
 
-    def __init__(self, system: System, timing: Timing, traffic: Traffic | None) -> None:
+    def __init__(
+        self, system: System, timing: Timing, traffic: Traffic | None, *, adapt: bool = True
+    ) -> None:
         self._best_row = _paper_row() if timing == "paper" else _network_row()
         self._system, self._timing = system, timing
         self._executor: Executor | None = None
         self._pending: Future[Plan] | None = None
         self._candidates: dict[tuple[Kind, int], _Candidates] = {}
-        self._watch = TrafficWatch(system, traffic)
+        self._watch = TrafficWatch(system, traffic, adapt=adapt)
         self._myopic = Myopic()
         self._plan: Plan | None = None
         self._rehearse()
@@ -71,7 +73,7 @@ class Planner:
     def create(cls, context: Context) -> Self:
         """Plans for the context's scenario, or waits for tasks. MissingExtraError without numba."""
         traffic = None if context.scenario is None else scenario_traffic(context.scenario)
-        return cls(context.system, context.timing, traffic)
+        return cls(context.system, context.timing, traffic, adapt=context.adapt)
 
     def go_live(self, executor: Executor, clock: Callable[[], float]) -> None:
         """Make further plans in the executor, so that no decision waits for one. The clock is not needed."""

@@ -39,12 +39,14 @@ Progress = Callable[[str, int, TaskRecord | None], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """What `offramp demo` is told."""
+    """What `offramp demo` is told: what tasks are drawn from, and what the policy is told of that."""
 
     scenario: Scenario
+    told: Scenario
     bundle: Path | None
     policy: str
     policy_file: Path | None
+    adapt: bool
     seed: int
 
 
@@ -96,12 +98,11 @@ def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress:
     with tempfile.TemporaryDirectory(prefix="offramp-demo-") as folder:
         shares = _write_shares(Path(folder), instance, samples, rows_rng)
         scenario_file = Path(folder) / "scenario.json"
-        scenario_file.write_text(settings.scenario.model_dump_json(), encoding="utf-8")
+        scenario_file.write_text(settings.told.model_dump_json(), encoding="utf-8")
         supervisor = _Supervisor(settings, instance, shares, scenario_file, progress)
         records = asyncio.run(supervisor.run())
-    return DemoRun(
-        instance, records, _summary(instance, records, exits, samples), settings.policy, settings.seed
-    )
+    summary = _summary(instance, records, exits, samples) | {"notice": supervisor.notice}
+    return DemoRun(instance, records, summary, settings.policy, settings.seed)
 
 
 def _write_shares(folder: Path, instance: Instance, samples: Samples, rng: np.random.Generator) -> list[Path]:
@@ -130,7 +131,11 @@ def _summary(
 
 
 class _Supervisor:
-    """Starts the processes, gives the common start, collects what they report, and ends them."""
+    """Starts the processes, gives the common start, collects what they report, and ends them.
+
+    Attributes:
+        notice: why something else decides in the policy's place, None if nothing does.
+    """
 
     def __init__(
         self,
@@ -145,6 +150,7 @@ class _Supervisor:
         self._shares = shares
         self._scenario_file = scenario_file
         self._progress = progress
+        self.notice: str | None = None
         self._records: dict[int, TaskRecord] = {}
         self._starting: list[asyncio.Future[Child]] = []
 
@@ -200,8 +206,10 @@ class _Supervisor:
 
     async def _policy_made(self, edge: Child, devices: int) -> None:
         """Wait until the edge decides for all of the devices with the policy that was asked for."""
-        while (await edge.expect("deciding"))["devices"] != devices:
-            pass
+        made = {"devices": None}
+        while made["devices"] != devices:
+            made = await edge.expect("deciding")
+            self.notice = made["notice"]
 
     async def _start(self, name: str, arguments: Sequence[str]) -> Child:
         # A start that is cancelled half-way may leave a process that nobody knows, so none is.
@@ -229,6 +237,8 @@ class _Supervisor:
         arguments += ["--scenario", str(self._scenario_file), "--max-size", str(self._max_size())]
         if settings.policy_file is not None:
             arguments += ["--policy-file", str(settings.policy_file)]
+        if not settings.adapt:
+            arguments += ["--no-adapt"]
         return arguments + self._bundle_arguments()
 
     def _device_arguments(self, number: int) -> list[str]:

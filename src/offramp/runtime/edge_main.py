@@ -36,7 +36,9 @@ MOST_INPUTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """What `offramp edge` is told. `scenario` is what the policy may know of the tasks to come."""
+    """What `offramp edge` is told. `scenario` is what the policy may know of the tasks to come, `adapt` whether it
+    may come to think otherwise.
+    """
 
     host: str
     port: int
@@ -44,6 +46,7 @@ class EdgeSettings:
     policy: str
     policy_file: Path | None
     scenario: Path | None
+    adapt: bool
     seed: int
     max_size: int
     certs: Path | None
@@ -108,7 +111,7 @@ def run_edge(settings: EdgeSettings) -> None:
 
 def policy_maker(settings: EdgeSettings, scenario: Scenario | None) -> _PolicyMaker:
     """Makes the settings' policy for whatever devices are connected."""
-    return _PolicyMaker(settings.policy, settings.policy_file, scenario, settings.seed)
+    return _PolicyMaker(settings.policy, settings.policy_file, scenario, settings.adapt, settings.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +119,13 @@ class _PolicyMaker:
     name: str
     policy_file: Path | None
     scenario: Scenario | None
+    adapt: bool
     seed: int
 
     def __call__(self, system: System, version: int) -> Policy:
         rng = np.random.default_rng([self.seed, version])
         scenario = None if self.scenario is None else _fitted(self.scenario, system)
-        return make_policy(self.name, Context(system, "network", scenario, rng, self.policy_file))
+        return make_policy(self.name, Context(system, "network", scenario, rng, self.policy_file, self.adapt))
 
 
 def _fitted(scenario: Scenario, system: System) -> Scenario:
@@ -163,9 +167,9 @@ async def _serve(
         exposed = MetricsServer(metrics.registry, lambda: not core.draining)
         await exposed.start(settings.metrics_port)
 
-    def on_policy(devices: int) -> None:
+    def on_policy(devices: int, notice: str | None) -> None:
         if settings.supervised:
-            emit({"event": "deciding", "devices": devices})
+            emit({"event": "deciding", "devices": devices, "notice": notice})
 
     server = EdgeServer(
         core,

@@ -14,7 +14,7 @@ import grpc.aio
 
 from offramp.errors import OfframpError
 from offramp.options import System
-from offramp.policies import Live, Policy
+from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_core
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.health import Health
@@ -61,7 +61,8 @@ class Streams:
 class EdgeServer:
     """One edge. `start`, then `drain`, then `stop`.
 
-    `on_policy` is told how many devices there are whenever their policy has been made, or has failed to be.
+    `on_policy` is told how many devices there are whenever their policy has been made, or has failed to be, and why
+    another decides in its place, if one does.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class EdgeServer:
         identity: Identity | None = None,
         revoked: RevokedList | None = None,
         metrics: EdgeMetrics | None = None,
-        on_policy: Callable[[int], None] = lambda devices: None,
+        on_policy: Callable[[int, str | None], None] = lambda devices, notice: None,
     ) -> None:
         self._metrics = metrics
         self._identity = identity
@@ -300,14 +301,16 @@ class EdgeServer:
             policy = await asyncio.get_running_loop().run_in_executor(self._policy_pool, make)
         except OfframpError as error:
             _LOG.error("the policy cannot be made for these devices, the interim one decides: %s", error)
+            notice: str | None = f"myopic decides: {error}"
         else:
             if policy is None:
                 return
             if isinstance(policy, Live):
                 policy.go_live(self._policy_pool, self._clock)
             self._core.policy_made(version, policy)
+            notice = notice_of(policy)
         if self._core.wants_policy(version):
-            self._on_policy(system.devices)
+            self._on_policy(system.devices, notice)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

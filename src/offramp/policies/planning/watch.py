@@ -21,10 +21,12 @@ CHECK_EVERY = 16
 class TrafficWatch:
     """Counts tasks. `traffic` is what the stream is taken to be: the scenario's, an estimate, or None so far.
 
-    What it does depends on the tasks alone, so the same stream gives the same estimates at the same tasks.
+    What it does depends on the tasks alone, so the same stream gives the same estimates at the same tasks. With
+    `adapt` false what is once taken for the traffic stays it.
     """
 
-    def __init__(self, system: System, traffic: Traffic | None) -> None:
+    def __init__(self, system: System, traffic: Traffic | None, *, adapt: bool = True) -> None:
+        self._adapt = adapt
         self._take(traffic)
         self._seen = SeenTasks(system)
         self._until_look = CHECK_EVERY
@@ -38,7 +40,8 @@ class TrafficWatch:
     def news(self) -> Traffic | None:
         """An estimate to use from now on, where one is due; it becomes `traffic`."""
         if self._lesson and len(self._seen) >= self._lesson:
-            self._lesson = 2 * self._lesson if 2 * self._lesson <= LAST_LESSON else 0
+            again = self._adapt and 2 * self._lesson <= LAST_LESSON
+            self._lesson = 2 * self._lesson if again else 0
             return self._estimate()
         if self._expected is None or self._until_look > 0:
             return None
@@ -58,7 +61,7 @@ class TrafficWatch:
 
     def _take(self, traffic: Traffic | None) -> None:
         self.traffic = traffic
-        self._expected = None if traffic is None else expected_of(traffic)
+        self._expected = None if traffic is None or not self._adapt else expected_of(traffic)
 
 
 def idle_observation(system: System, timing: Timing, *, size: int, budget_s: float) -> Observation:
