@@ -87,6 +87,33 @@ def test_a_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_output_says_what_decides_in_a_policys_place(tmp_path: Path) -> None:
+    crowd = tmp_path / "crowd.json"
+    offramp("stream", "-o", crowd, "--tasks", "10", "--devices", "40")
+    result = offramp("simulate", crowd, "--policy", "ddqn", "--json")
+    assert "the network knows up to" in json.loads(result.stdout)["notice"]
+    few = offramp("simulate", crowd, "--policy", "myopic", "--json")
+    assert "notice" not in json.loads(few.stdout)
+    compared = offramp(
+        "compare", "--policies", "myopic,ddqn", "--seeds", "1", "--tasks", "10", "--devices", "40", "--json"
+    )
+    notices = {row["policy"]: row["notice"] for row in json.loads(compared.stdout)["policies"]}
+    assert notices["myopic"] is None
+    assert "the network knows up to" in notices["ddqn"]
+
+
+def test_a_policy_may_be_told_another_scenario_than_the_tasks_own(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    busy, told = tmp_path / "busy.json", tmp_path / "told.json"
+    offramp("stream", "-o", busy, "--tasks", "20", "--p", "0.5")
+    told.write_text(json.dumps({"arrivals": {"kind": "bernoulli", "probability": 0.01}}))
+    plain = ("simulate", busy, "--policy", "planner", "--json")
+    gains = [
+        json.loads(offramp(*plain, *more).stdout)["gain"] for more in ((), ("--assume", told, "--no-adapt"))
+    ]
+    assert gains[0] > gains[1]
+
+
 def test_an_unknown_policy_lists_the_known(instance: Path) -> None:
     result = offramp("simulate", instance, "--policy", "clever")
     assert result.returncode == 2

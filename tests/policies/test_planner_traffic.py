@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offramp.cache import cache_folder
 from offramp.instance import Instance, draw_instance, draw_tasks, system_of
 from offramp.observation import TIMINGS
 from offramp.options import System
 from offramp.policies import Context, make_policy
 from offramp.policies.planner import Planner
-from offramp.policies.planning.plan import cache_folder, forget_plans, make_plan
+from offramp.policies.planning.plan import forget_plans, make_plan
 from offramp.policies.planning.problem import (
     FINE_POINTS,
     MAX_CLASSES,
@@ -118,20 +119,13 @@ def doubling(exits: tuple[ExitCoefficients, ...], seed: int) -> tuple[Scenario, 
     return scenario, Instance(first.system, first.tasks + moved)
 
 
-class Steadfast(Planner):
-    """A planner that never plans again."""
-
-    def _keep_up(self, observation: object) -> None:
-        """Look away."""
-
-
 def test_planning_again_pays_when_the_rate_rises(four_exits: tuple[ExitCoefficients, ...]) -> None:
     again = steadfast = 0.0
     for seed in (10, 20):
         scenario, instance = doubling(four_exits, seed)
-        context = Context(instance.system, "paper", scenario)
-        again += simulate(instance, Planner.create(context)).gain
-        steadfast += simulate(instance, Steadfast.create(context)).gain
+        again += simulate(instance, Planner.create(Context(instance.system, "paper", scenario))).gain
+        held = Context(instance.system, "paper", scenario, adapt=False)
+        steadfast += simulate(instance, Planner.create(held)).gain
     assert again > steadfast
 
 
@@ -177,14 +171,14 @@ def test_a_plan_is_kept_on_disk_and_a_damaged_one_is_made_again(
     problem = make_problem(system_of(scenario, four_exits), scenario_traffic(scenario), "paper")
     forget_plans()
     plan = make_plan(problem)
-    (stored,) = cache_folder().iterdir()
+    (stored,) = cache_folder("plans").iterdir()
     assert stored.name == f"{problem.key}.npz"
     forget_plans()
     assert np.array_equal(make_plan(problem).after, plan.after)
     stored.write_bytes(stored.read_bytes()[:100])
     forget_plans()
     assert np.array_equal(make_plan(problem).after, plan.after)
-    assert [path.suffix for path in cache_folder().iterdir()] == [".npz"]
+    assert [path.suffix for path in cache_folder("plans").iterdir()] == [".npz"]
 
 
 def test_the_key_tells_problems_apart(four_exits: tuple[ExitCoefficients, ...]) -> None:

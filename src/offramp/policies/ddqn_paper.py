@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from offramp.cache import cache_folder
 from offramp.equations import BoolArray
 from offramp.errors import OfframpError
 from offramp.observation import Observation
@@ -142,7 +141,7 @@ def _learned(system: System, scenario: Scenario) -> tuple[PolicyFile | None, str
 
     settings = PaperSettings()
     identity = hashlib.sha256(f"{family_of(system, scenario)} {settings}".encode()).hexdigest()
-    path = _cache_folder() / f"ddqn-paper-{identity[:32]}.safetensors"
+    path = cache_folder("policies") / f"ddqn-paper-{identity[:32]}.safetensors"
     try:
         return read_policy(path), None
     except OfframpError:
@@ -158,11 +157,3 @@ def _learned(system: System, scenario: Scenario) -> tuple[PolicyFile | None, str
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return parse_policy(content, str(path)), None
-
-
-def _cache_folder() -> Path:
-    named = os.environ.get("OFFRAMP_CACHE")
-    base = (
-        Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "offramp"
-    )
-    return base / "policies"

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import platformdirs
+
 from offramp import equations
 from offramp.errors import MissingExtraError
 
@@ -38,8 +40,8 @@ def _cache_folder() -> Path | None:
     ):
         digest.update(source.read_bytes())
     try:
-        base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "offramp" / f"kernels-{digest.hexdigest()[:16]}"
+        base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_path("offramp", appauthor=False)
+        folder = Path(base) / f"kernels-{digest.hexdigest()[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return None

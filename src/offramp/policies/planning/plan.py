@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
-import sys
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
+from offramp.cache import cache_folder
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
 from offramp.policies.planning.problem import Grid, Kind, Problem, Terms
@@ -74,22 +72,8 @@ def forget_plans() -> None:
         _memory.clear()
 
 
-def cache_folder() -> Path:
-    """`OFFRAMP_CACHE`, else `offramp` in the folder that the system has for caches."""
-    named = os.environ.get("OFFRAMP_CACHE")
-    if named:
-        return Path(named) / "plans"
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "offramp" / "plans"
-
-
 def _from_disk(key: str, shape: tuple[int, ...]) -> FloatArray | None:
-    path = cache_folder() / f"{key}.npz"
+    path = cache_folder("plans") / f"{key}.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             after: FloatArray = stored["after"]
@@ -101,7 +85,7 @@ def _from_disk(key: str, shape: tuple[int, ...]) -> FloatArray | None:
 
 def _to_disk(key: str, after: FloatArray) -> None:
     """Keep a plan for the next process. A cache that cannot be written costs time, not answers."""
-    folder = cache_folder()
+    folder = cache_folder("plans")
     content = io.BytesIO()
     np.savez_compressed(content, after=after)
     try:
