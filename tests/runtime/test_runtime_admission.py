@@ -9,7 +9,8 @@ from world import MODEL, SPEC, World
 from offramp.instance import system_of
 from offramp.policies.greedy import EdgeOnly
 from offramp.profile import ExitCoefficients
-from offramp.runtime.edge_core import Limits, Remake, Reply, Run, Say
+from offramp.runtime.edge_job import Remake, Reply, Run, Say
+from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.protocol import (
     VERSION,
     Announce,

@@ -14,7 +14,7 @@ from offramp.options import System
 from offramp.policies import choose
 from offramp.policies.greedy import EdgeOnly, Myopic
 from offramp.profile import ExitCoefficients
-from offramp.runtime.edge_core import Limits
+from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.outcomes import End, Ledger
 from offramp.runtime.protocol import Refusal
 from offramp.scenario import Scenario

@@ -13,7 +13,7 @@ from offramp.instance import Instance
 from offramp.observation import Observation
 from offramp.options import System
 from offramp.policies.greedy import Myopic
-from offramp.runtime.edge_core import Limits
+from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.outcomes import End
 from offramp.simulator import simulate
 from offramp.task import DROP, Decision

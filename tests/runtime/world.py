@@ -18,9 +18,10 @@ from offramp.model.tensors import TensorSpec
 from offramp.options import System
 from offramp.policies import Policy
 from offramp.policies.greedy import Myopic
-from offramp.runtime import device_job, edge_core
+from offramp.runtime import device_job, edge_job
 from offramp.runtime.device_core import DeviceCore
-from offramp.runtime.edge_core import EdgeCore, Limits
+from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
 from offramp.runtime.link import RateLink
 from offramp.runtime.outcomes import TaskRecord
@@ -156,18 +157,18 @@ class World:
 
         self.at(due_s, check, rank=3)
 
-    def _edge_action(self, action: edge_core.Action) -> None:
+    def _edge_action(self, action: edge_job.Action) -> None:
         match action:
-            case edge_core.Remake(version, _):
+            case edge_job.Remake(version, _):
                 self.edge.policy_made(version, self._policy)
-            case edge_core.Say(session, message) | edge_core.Reply(session, message):
+            case edge_job.Say(session, message) | edge_job.Reply(session, message):
                 slow = isinstance(message, Answer)
                 delay_s = self.network.answer_s if slow else self.network.decision_s / 2
                 device = next((d for d in self.devices if d.token == session), None)
                 frame = encode(message)
                 if device is not None and not self.cut_off(self.now_s):
                     self.at(self.now_s + delay_s, lambda: self._hear(device, session, frame))
-            case edge_core.Run(work, tensors):
+            case edge_job.Run(work, tensors):
                 assert set(tensors) == {"x"}
                 tail_s = float(
                     self.system.options(0, work.size).tail_s[

@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from offramp.errors import OfframpError
 from offramp.model.tensors import Array
 from offramp.options import Gain
 from offramp.runtime import device_job
+from offramp.runtime.device_connection import Connection, Endpoint, Listener
 from offramp.runtime.device_core import DeviceCore
-from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
 from offramp.runtime.journal import Journal, JournalFullError
 from offramp.runtime.link import Link
-from offramp.runtime.outcomes import Instants, TaskRecord
+from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Executor, Processor
 from offramp.runtime.protocol import (
@@ -47,13 +45,6 @@ from offramp.runtime.protocol import (
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import Task
 
-if TYPE_CHECKING:
-    from offramp.runtime.certificates import Identity as Credentials
-
-FIRST_CONTACT_S = 5.0
-"""How long a device looks for its edge before it says that there is none."""
-BACKOFF_S = (0.1, 1.0)
-"""First and longest pause between attempts to reach the edge again."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,15 +55,6 @@ class Identity:
     device: str
     epoch: int
     model_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the edge is, the largest frame that the model can need, and who the device is under TLS."""
-
-    address: str
-    max_frame_bytes: int
-    credentials: Credentials | None = None
 
 
 class DeviceAgent:
@@ -94,7 +76,6 @@ class DeviceAgent:
         self.failure: JournalFullError | None = None
         self.core = DeviceCore(own)
         self._identity = identity
-        self._endpoint = endpoint
         self._executor = executor
         self._processor = processor
         self._own = own
@@ -103,7 +84,6 @@ class DeviceAgent:
         self._clock = clock
         self._on_end = on_end
         self._journal = journal
-        self._session: Session | None = None
         self._tensors: dict[int, Mapping[str, Array]] = {}
         self._inputs: dict[int, Samples] = {}
         self._logits: dict[int, Array] = {}
@@ -113,20 +93,12 @@ class DeviceAgent:
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._check: asyncio.TimerHandle | None = None
-        self._closing = False
-        self._connection: asyncio.Task[None] | None = None
+        listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
+        self._connection = Connection(endpoint, self._hello, listener, clock)
 
     async def connect(self) -> None:
         """Reach the edge. Raises OfframpError if there is none or it does not take this device."""
-        opened = asyncio.get_running_loop().create_future()
-        self._connection = asyncio.ensure_future(self._stay_connected(opened))
-        try:
-            await asyncio.wait_for(asyncio.shield(opened), FIRST_CONTACT_S)
-        except TimeoutError:
-            address, remedy = self._endpoint.address, "start one with offramp edge"
-            if self._endpoint.credentials is not None:
-                remedy += ", with a certificate of the same authority for this host"
-            raise OfframpError("edge", address, "no edge answers there", remedy) from None
+        await self._connection.open()
 
     async def play(self, plan: Iterable[PlannedTask], start_s: float) -> None:
         """Take the planned tasks on when they arrive, and wait until every one of them has ended.
@@ -150,18 +122,15 @@ class DeviceAgent:
 
     async def close(self) -> None:
         """Say goodbye and end everything that runs. Tasks that are still in flight end as failed."""
-        self._closing = True
+        self._connection.last_session()
         self.core.abandon(self._clock())
         self.core.bye()
         self._act()
         self._processor.stop()
-        if self._session is not None:
-            self._session.finish()
-        if self._connection is not None:
-            _, pending = await asyncio.wait({self._connection}, timeout=1.0)
-            for task in (*pending, *self._tasks):
-                task.cancel()
-            await asyncio.gather(self._connection, *self._tasks, return_exceptions=True)
+        await self._connection.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._check is not None:
             self._check.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -193,42 +162,6 @@ class DeviceAgent:
             return False
         return True
 
-    async def _stay_connected(self, opened: asyncio.Future[None]) -> None:
-        pause_s = BACKOFF_S[0]
-        while not self._closing:
-            session = Session(
-                self._endpoint.address,
-                self._hello(),
-                Handlers(
-                    lambda welcome: self._opened(welcome, session, opened),  # noqa: B023 - runs below
-                    self._control,
-                    self._answered,
-                    self._silent,
-                ),
-                self._clock,
-                max_frame_bytes=self._endpoint.max_frame_bytes,
-                credentials=self._endpoint.credentials,
-                opening_s=FIRST_CONTACT_S,
-            )
-            try:
-                await session.run()
-            except SessionRefusedError as error:
-                if not opened.done():
-                    opened.set_exception(error.as_input_error())
-                    return
-                _LOG.warning("the edge refuses this device: %s", error.as_input_error())
-            except SessionEndedError as error:
-                _LOG.info("no session: %s", error)
-            if self._session is session:
-                pause_s = BACKOFF_S[0]
-                self._session = None
-                self.core.edge_lost(self._clock())
-                self._act()
-            # Devices that lose their edge together must not come back together.
-            if not self._closing:
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, BACKOFF_S[1])
-
     def _hello(self) -> Hello:
         return Hello(
             VERSION,
@@ -240,19 +173,20 @@ class DeviceAgent:
             self._link.delay_s,
         )
 
-    def _opened(self, welcome: Welcome, session: Session, opened: asyncio.Future[None]) -> None:
-        self._session = session
+    def _opened(self, welcome: Welcome) -> None:
         self._own.use_gain(Gain(welcome.accuracy_weight, welcome.accuracy_slope))
         self.core.edge_up(self._clock())
         self._act()
-        if not opened.done():
-            opened.set_result(None)
+
+    def _lost(self) -> None:
+        self.core.edge_lost(self._clock())
+        self._act()
 
     def _silent(self, silent: bool) -> None:
         if silent:
             self.core.edge_silent(self._clock())
             self._act()
-        elif self._session is not None and not self.core.edge.trusted:
+        elif self._connection.is_open and not self.core.edge.trusted:
             self.core.edge_up(self._clock())
 
     def _control(self, message: ToDevice) -> None:
@@ -290,8 +224,7 @@ class DeviceAgent:
     def _do(self, action: device_job.Action) -> None:
         match action:
             case device_job.Say(message):
-                if self._session is not None:
-                    self._session.say(message)
+                self._connection.say(message)
             case device_job.Compute():
                 self._start(action)
             case device_job.Carry():
@@ -341,15 +274,11 @@ class DeviceAgent:
         self.core.link_busy(crossed_s)
         loop = asyncio.get_running_loop()
         loop.call_later(max(0.0, crossed_s - now_s), self._carried, action.sequence)
-        loop.call_later(max(0.0, there_s - now_s), self._send_frame, frame)
+        loop.call_later(max(0.0, there_s - now_s), self._connection.send_frame, frame)
 
     def _carried(self, sequence: int) -> None:
         self.core.carried(sequence, self._clock())
         self._act()
-
-    def _send_frame(self, frame: bytes) -> None:
-        if self._session is not None:
-            self._session.send_frame(frame)
 
     def _finish(self, record: TaskRecord) -> None:
         sequence = record.sequence
@@ -363,7 +292,7 @@ class DeviceAgent:
             record = _judged(record, logits, inputs.labels)
         if self._journal is not None:
             self._written(self._journal.end, record)
-        self._on_end(_counted_from(record, self._origin_s))
+        self._on_end(record.counted_from(self._origin_s))
 
     def _schedule_check(self) -> None:
         if self._check is not None:
@@ -388,22 +317,3 @@ def _judged(record: TaskRecord, logits: Array, labels: npt.NDArray[np.int64] | N
     classes = np.argmax(logits.reshape(len(logits), -1), axis=1)
     correct = None if labels is None else int(np.count_nonzero(classes == labels))
     return replace(record, labels=tuple(int(label) for label in classes), correct=correct)
-
-
-def _counted_from(record: TaskRecord, origin_s: float) -> TaskRecord:
-    """The record with its instants counted from the start of the stream."""
-
-    def since(instant_s: float | None) -> float | None:
-        return None if instant_s is None else instant_s - origin_s
-
-    def moved(instants: Instants) -> Instants:
-        return Instants(*(since(instant_s) for instant_s in instants.as_tuple()))
-
-    return replace(
-        record,
-        arrival_s=record.arrival_s - origin_s,
-        link_start_s=since(record.link_start_s),
-        sent_s=since(record.sent_s),
-        predicted=None if record.predicted is None else moved(record.predicted),
-        measured=moved(record.measured),
-    )

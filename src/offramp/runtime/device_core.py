@@ -8,10 +8,10 @@ fits.
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from offramp.equations import on_time
 from offramp.runtime.device_job import Action, Carry, Compute, Decided, EdgeView, Finished, Job, Say, Stage
+from offramp.runtime.device_queue import DeviceQueue
 from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import End, Instants, Ledger
 from offramp.runtime.own import OwnSystem
@@ -51,12 +51,7 @@ class DeviceCore:
         self._own = own
         self._margin = Margin()
         self._jobs: dict[int, Job] = {}
-        self._heads: deque[Job] = deque()
-        self._uploads: deque[Job] = deque()
-        self._computing: Job | None = None
-        self._compute_start_s = 0.0
-        self._uploading: Job | None = None
-        self._link_until_s = -math.inf
+        self._queue = DeviceQueue(own.link_delay_s)
         self._actions: list[Action] = []
 
     def take(self) -> list[Action]:
@@ -67,7 +62,7 @@ class DeviceCore:
     @property
     def idle(self) -> bool:
         """Whether every task has ended and the processor is free."""
-        return not self._jobs and self._computing is None
+        return not self._jobs and self._queue.computing is None
 
     def size_of(self, sequence: int) -> int:
         """Inputs of a task that is in flight."""
@@ -82,7 +77,7 @@ class DeviceCore:
             if not self._finish_alone(job, now_s):
                 self._end(job, End.REJECTED, "no-edge", now_s)
             return
-        device_free_s, link_free_s = self._backlog(now_s)
+        device_free_s, link_free_s = self._queue.backlog(now_s)
         job.announced_s = now_s
         job.check_s = now_s + max(LEAST_PATIENCE_S, PATIENCE * task.budget_s)
         self._say(
@@ -100,30 +95,6 @@ class DeviceCore:
                 self._margin.share,
             )
         )
-
-    def _backlog(self, now_s: float) -> tuple[float, float]:
-        """When the device could start another head, and its link another upload after it, if nothing changes."""
-        device_s, link_s = now_s, now_s
-        if self._uploading is not None:
-            link_s = max(link_s, self._link_until_s)
-        for job in self._uploads:
-            link_s = self._link_after(job, now_s, link_s)
-        if self._computing is not None:
-            device_s = max(now_s, self._compute_start_s + self._computing.head_s)
-            link_s = self._link_after(self._computing, device_s, link_s)
-        for job in self._heads:
-            device_s += job.head_s
-            link_s = self._link_after(job, device_s, link_s)
-        return device_s, link_s
-
-    def _link_after(self, job: Job, send_s: float, link_s: float) -> float:
-        """When the link is free of a task that reaches it at `send_s`."""
-        sent_s = max(send_s, link_s) + job.upload_s
-        return link_s if job.local or self._hopeless(job, sent_s) else sent_s
-
-    def _hopeless(self, job: Job, sent_s: float) -> bool:
-        """Whether an upload that has crossed at `sent_s` reaches the edge when it is too late to start there."""
-        return not on_time(sent_s + self._own.link_delay_s, job.task.deadline_s)
 
     def verdict(self, verdict: Verdict, now_s: float) -> None:
         """The edge has decided a task."""
@@ -154,17 +125,17 @@ class DeviceCore:
             None if job.local else arrival_s + verdict.edge_start_s,
             arrival_s + verdict.finish_s,
         )
-        self._queue(job, now_s)
+        self._enqueue(job, now_s)
 
-    def _queue(self, job: Job, now_s: float) -> None:
+    def _enqueue(self, job: Job, now_s: float) -> None:
         self._actions.append(Decided(job.sequence, job.decision))
         job.stage, job.check_s = Stage.QUEUED, math.inf
-        self._heads.append(job)
+        self._queue.heads.append(job)
         self._next_head(now_s)
 
     def _next_head(self, now_s: float) -> None:
-        while self._computing is None and self._heads:
-            job = self._heads.popleft()
+        while self._queue.computing is None and self._queue.heads:
+            job = self._queue.heads.popleft()
             if not on_time(now_s, job.task.deadline_s):
                 if not job.local:
                     self._say(Withdraw(job.sequence))
@@ -173,15 +144,15 @@ class DeviceCore:
             if job.device_start_s is None:
                 job.device_start_s = now_s
             job.stage = Stage.COMPUTING
-            self._computing, self._compute_start_s = job, now_s
+            self._queue.computing, self._queue.compute_start_s = job, now_s
             self._actions.append(Compute(job.sequence, job.decision.exit, job.start, job.decision.cut))
 
     def computed(self, sequence: int, now_s: float, *, measured_s: float, failed: bool = False) -> None:
         """The processor is done with a `Compute`, which took `measured_s`."""
-        job = self._computing
+        job = self._queue.computing
         assert job is not None
         assert job.sequence == sequence
-        self._computing = None
+        self._queue.computing = None
         if not failed:
             self._own.computed(job.head_s, measured_s)
         if sequence in self._jobs:
@@ -202,32 +173,32 @@ class DeviceCore:
             self._end(job, End.FAILED, "edge-lost", now_s)
         else:
             job.stage = Stage.LINK
-            self._uploads.append(job)
+            self._queue.uploads.append(job)
             self._next_upload(now_s)
 
     def _next_upload(self, now_s: float) -> None:
-        while self._uploading is None and self._uploads:
-            job = self._uploads.popleft()
-            if self._hopeless(job, now_s + job.upload_s):
+        while self._queue.uploading is None and self._queue.uploads:
+            job = self._queue.uploads.popleft()
+            if self._queue.hopeless(job, now_s + job.upload_s):
                 if not self._finish_alone(job, now_s):
                     self._say(Withdraw(job.sequence))
                     self._end(job, End.EXPIRED, "link", now_s)
                 continue
             job.stage, job.link_start_s = Stage.UPLOADING, now_s
-            self._uploading = job
+            self._queue.uploading = job
             exit, cut = job.decision.exit, job.decision.cut
             self._actions.append(Carry(job.sequence, exit, cut, job.task.size, job.task.deadline_s))
 
     def link_busy(self, until_s: float) -> None:
         """The present upload will have crossed at `until_s`."""
-        self._link_until_s = until_s
+        self._queue.link_until_s = until_s
 
     def carried(self, sequence: int, now_s: float) -> None:
         """The present upload has left the device."""
-        job = self._uploading
+        job = self._queue.uploading
         assert job is not None
         assert job.sequence == sequence
-        self._uploading = None
+        self._queue.uploading = None
         if sequence in self._jobs and job.stage is Stage.UPLOADING:
             job.stage, job.sent_s = Stage.AWAITING, now_s
             job.check_s = self._overdue_s(job)
@@ -255,8 +226,8 @@ class DeviceCore:
             # The edge has come first after all.
             job.decision = job.kept or job.decision
             job.fallback = False
-            if job in self._heads:
-                self._heads.remove(job)
+            if job in self._queue.heads:
+                self._queue.heads.remove(job)
         # The answer was under way for about half a round trip.
         began_s = now_s - self.edge.round_trip_s / 2 - answer.computed_s
         job.edge_start_s = max(began_s, job.sent_s)
@@ -277,11 +248,11 @@ class DeviceCore:
         """Plan the task on the device from here on, at the best exit that still fits; False if none does."""
         if job.stage is Stage.COMPUTING or not self._fallback:
             return False
-        free_s, _ = self._backlog(now_s)
+        free_s, _ = self._queue.backlog(now_s)
         plan = job.plan_alone(free_s)
         if plan is None:
             return False
-        self._leave_queues(job)
+        self._queue.leave(job)
         if job.decision.exit and not job.local:
             self._say(Withdraw(job.sequence))
         job.decision, job.start = plan.decision, plan.start
@@ -289,13 +260,8 @@ class DeviceCore:
         job.local = job.fallback = True
         if job.predicted is None:
             job.predicted = Instants(free_s, plan.finish_s, None, plan.finish_s)
-        self._queue(job, now_s)
+        self._enqueue(job, now_s)
         return True
-
-    def _leave_queues(self, job: Job) -> None:
-        for waiting in (self._heads, self._uploads):
-            if job in waiting:
-                waiting.remove(job)
 
     def edge_up(self, now_s: float) -> None:
         """A session is open, or the edge gives signs of life again."""
@@ -320,7 +286,7 @@ class DeviceCore:
         for job in list(self._jobs.values()):
             if not job.local and job.stage is not Stage.COMPUTING:
                 decided = job.stage is not Stage.DECIDING
-                self._leave_queues(job)
+                self._queue.leave(job)
                 end = End.FAILED if decided else End.REJECTED
                 self._end(job, end, "edge-lost" if decided else "no-edge", now_s)
 
@@ -328,11 +294,11 @@ class DeviceCore:
         remote = [job for job in self._jobs.values() if not job.local]
         # Those that wait for the processor already give their place up first: each is planned behind the last.
         for job in remote:
-            if job in self._heads:
-                self._heads.remove(job)
+            if job in self._queue.heads:
+                self._queue.heads.remove(job)
         for job in sorted(remote, key=lambda each: each.task.deadline_s):
             if not self._finish_alone(job, now_s) and job.stage is Stage.QUEUED:
-                self._heads.append(job)
+                self._queue.heads.append(job)
         self._next_head(now_s)
 
     def tick(self, now_s: float) -> None:
@@ -364,7 +330,7 @@ class DeviceCore:
     def abandon(self, now_s: float) -> None:
         """End every task that is still open: the device stops at once."""
         for job in list(self._jobs.values()):
-            self._leave_queues(job)
+            self._queue.leave(job)
             self._end(job, End.FAILED, "stopped", now_s)
 
     def _answered(self, job: Job, now_s: float) -> None:

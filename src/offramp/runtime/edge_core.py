@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
-from offramp.equations import on_time
 from offramp.model.tensors import Array, TensorSpec
 from offramp.observation import Observation
-from offramp.options import System
 from offramp.policies import Policy
-from offramp.runtime.forecast import Forecast, Peer
+from offramp.runtime.edge_job import Action, Counts, Hang, Remake, Reply, Run, Say, Work
+from offramp.runtime.edge_queue import WorkQueue
+from offramp.runtime.edge_sessions import Limits, Session, Sessions
+from offramp.runtime.forecast import Forecast
 from offramp.runtime.protocol import (
     VERSION,
     Announce,
@@ -39,121 +36,12 @@ from offramp.runtime.protocol import (
     fits,
     wire_of,
 )
-from offramp.state import EdgeJob, EdgeQueue
 from offramp.task import DROP, Decision
 
 GRACE_S = 1.0
 """How long after its deadline a decided task may still reach the edge before it is forgotten."""
 SILENCE_S = 2.0
 """A device that has said nothing for so long is taken for gone: it pings several times a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the edge holds and takes at most.
-
-    Attributes:
-        devices: sessions at a time.
-        queue, queue_per_device: decided tasks that are not computed yet.
-        announcements_per_s: of one device, over a second.
-        max_size: inputs in one task.
-        fit: share of a tail's predicted time that must be left before the deadline for it to be started.
-    """
-
-    devices: int = 1024
-    queue: int = 256
-    queue_per_device: int = 64
-    announcements_per_s: float = 500.0
-    max_size: int = 64
-    fit: float = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Send a control message to a session."""
-
-    session: bytes
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Send a message on a session's stream of tensors."""
-
-    session: bytes
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Compute the layers behind a cut; then call `EdgeCore.computed`."""
-
-    work: Work
-    tensors: dict[str, Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Hang:
-    """Close a session's streams."""
-
-    session: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Remake:
-    """Make a policy for a changed system; then call `EdgeCore.policy_made` with this version."""
-
-    version: int
-    system: System
-
-
-Action = Say | Reply | Run | Hang | Remake
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """A decided task, from the verdict until the edge has no more part in it. Instants on the edge's clock."""
-
-    session: bytes
-    sequence: int
-    exit: int
-    cut: int
-    size: int
-    tail_s: float
-    arrival_s: float
-    deadline_s: float
-    tensors: dict[str, Array] = field(default_factory=dict)
-    start_s: float = np.nan
-
-
-@dataclass(slots=True)
-class Session:
-    """One device's connection."""
-
-    token: bytes
-    epoch: int
-    peer: Peer
-    heard_s: float
-    allowance: float
-    last: int = -1  # greatest sequence announced
-    expected: dict[int, Work] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the edge has done so far."""
-
-    announced: int = 0
-    decided: int = 0
-    turned_away: dict[Refusal, int] = field(default_factory=dict)
-    chosen: dict[tuple[int, int], int] = field(default_factory=dict)
-    answered: int = 0
-    declined: dict[Refusal, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        chosen = {f"{exit}/{cut}": number for (exit, cut), number in self.chosen.items()}
-        return asdict(self) | {"chosen": chosen}
 
 
 class EdgeCore:
@@ -178,12 +66,9 @@ class EdgeCore:
         self._interim = interim
         self._policy: Policy | None = None
         self._version = 0
-        self._workers = workers
         self._limits = limits or Limits()
-        self._sessions: dict[bytes, Session] = {}
-        self._last: dict[str, tuple[int, int]] = {}
-        self._waiting: deque[Work] = deque()
-        self._running: list[Work] = []
+        self._sessions = Sessions(self._limits)
+        self._queue = WorkQueue(workers, self._limits.fit)
         self.draining = False
         self._actions: list[Action] = []
 
@@ -195,14 +80,12 @@ class EdgeCore:
     @property
     def idle(self) -> bool:
         """Whether nothing is decided, waiting or running."""
-        return not (
-            self._waiting or self._running or any(session.expected for session in self._sessions.values())
-        )
+        return self._queue.idle and not any(session.expected for session in self._sessions)
 
     @property
     def waiting(self) -> int:
         """Uploads that wait for a worker."""
-        return len(self._waiting)
+        return self._queue.waiting
 
     @property
     def devices(self) -> int:
@@ -214,14 +97,7 @@ class EdgeCore:
         refused = self._refuse(hello, now_s)
         if refused is not None:
             return refused
-        token = secrets.token_bytes(16)
-        session = Session(
-            token, hello.epoch, self._forecast.join(hello), now_s, self._limits.announcements_per_s
-        )
-        epoch, last = self._last.get(hello.device, (hello.epoch, -1))
-        if epoch == hello.epoch:
-            session.last = last
-        self._sessions[token] = session
+        token = self._sessions.open(hello, self._forecast.join(hello), now_s).token
         self._remake()
         gain = self._forecast.gain
         welcome = Welcome(VERSION, token, self._policy_name, gain.accuracy_weight, gain.accuracy_slope)
@@ -240,17 +116,14 @@ class EdgeCore:
             )
         if self.draining:
             return Refused(Refusal.DRAINING, hello.device, "the edge is stopping", "try again later")
-        for session in list(self._sessions.values()):
-            if session.peer.name != hello.device:
-                continue
+        session = self._sessions.of(hello.device)
+        if session is not None and session.epoch != hello.epoch:
+            return Refused(
+                Refusal.ID_IN_USE, hello.device, "connected already", "give each device its own --id"
+            )
+        if session is not None:
             # The same start of the same device comes back before its old connection was seen to break.
-            if session.epoch == hello.epoch:
-                self.gone(session.token, now_s)
-                self._actions.append(Hang(session.token))
-            else:
-                return Refused(
-                    Refusal.ID_IN_USE, hello.device, "connected already", "give each device its own --id"
-                )
+            self._cut_off(session, now_s)
         if len(self._sessions) >= self._limits.devices:
             return Refused(
                 Refusal.FULL, str(len(self._sessions)), f"at most {self._limits.devices}", "add an edge"
@@ -262,29 +135,27 @@ class EdgeCore:
         session = self._sessions.get(token)
         if session is None:
             return
-        rate = self._limits.announcements_per_s
-        session.allowance = min(rate, session.allowance + rate * (now_s - session.heard_s))
-        session.heard_s = now_s
+        self._sessions.heard(session, now_s)
         match message:
             case Announce():
                 self._announce(session, message, now_s)
             case Withdraw(sequence):
                 session.expected.pop(sequence, None)
-                self._waiting = deque(
-                    work for work in self._waiting if work.session != token or work.sequence != sequence
-                )
+                self._queue.withdraw(token, sequence)
             case Ping(number):
                 self._actions.append(Say(token, Pong(number)))
             case Bye():
-                self.gone(token, now_s)
-                self._actions.append(Hang(token))
+                self._cut_off(session, now_s)
             case Hello():
                 raise ProtocolError("hello: the session is open already")
 
     def _announce(self, session: Session, announce: Announce, now_s: float) -> None:
         self.counts.announced += 1
-        observation = self._forecast.observe(session.peer, announce, self._queue(now_s), now_s)
-        reason = self._turn_away(session, announce)
+        expected = (work for each in self._sessions for work in each.expected.values())
+        queue = self._queue.forecast(expected, now_s)
+        observation = self._forecast.observe(session.peer, announce, queue, now_s)
+        reason = Refusal.DRAINING if self.draining else None
+        reason = reason or self._sessions.turn_away(session, announce, self._queue.waiting)
         decision = DROP
         if reason is None:
             decision = (self._policy or self._interim).decide(observation)
@@ -296,23 +167,6 @@ class EdgeCore:
             verdict = self._accept(session, announce, observation, decision)
         session.peer.verdicts += 1
         self._actions.append(Say(session.token, verdict))
-
-    def _turn_away(self, session: Session, announce: Announce) -> Refusal | None:
-        if self.draining:
-            return Refusal.DRAINING
-        if announce.size > self._limits.max_size:
-            return Refusal.TOO_LARGE
-        # A task's key is (device, epoch, sequence), and a device counts upwards: nothing is decided twice.
-        if announce.sequence <= session.last:
-            return Refusal.REPEATED
-        session.last = announce.sequence
-        if session.allowance < 1 or len(session.expected) >= self._limits.queue_per_device:
-            return Refusal.OVERLOADED
-        session.allowance -= 1
-        on_their_way = sum(len(each.expected) for each in self._sessions.values())
-        if on_their_way + len(self._waiting) >= self._limits.queue:
-            return Refusal.OVERLOADED
-        return None
 
     def _accept(
         self, session: Session, announce: Announce, observation: Observation, decision: Decision
@@ -358,26 +212,20 @@ class EdgeCore:
             self._decline(token, upload.sequence, Refusal.BAD_TENSORS)
             return
         work.arrival_s, work.deadline_s = now_s, now_s + upload.remaining_s
-        self._waiting.append(work)
+        self._queue.add(work)
         self._start(now_s)
 
     def _start(self, now_s: float) -> None:
-        while self._waiting and len(self._running) < self._workers:
-            work = self._waiting.popleft()
-            if not on_time(now_s, work.deadline_s):
-                self._decline(work.session, work.sequence, Refusal.EXPIRED)
+        for work, refusal in self._queue.start(now_s):
+            if refusal is not None:
+                self._decline(work.session, work.sequence, refusal)
                 continue
-            if not on_time(now_s + self._limits.fit * work.tail_s, work.deadline_s):
-                self._decline(work.session, work.sequence, Refusal.TOO_LATE)
-                continue
-            work.start_s = now_s
-            self._running.append(work)
             tensors, work.tensors = work.tensors, {}
             self._actions.append(Run(work, tensors))
 
     def computed(self, work: Work, logits: tuple[str, Array] | None, now_s: float, computed_s: float) -> None:
         """A worker is done: the output's name and logits, or None if it failed."""
-        self._running.remove(work)
+        self._queue.done(work)
         if logits is None:
             self._decline(work.session, work.sequence, Refusal.INTERNAL)
         else:
@@ -398,39 +246,34 @@ class EdgeCore:
 
     def gone(self, token: bytes, now_s: float) -> None:
         """A session has ended: what its device had here is dropped, and its place is free."""
-        session = self._sessions.pop(token, None)
+        session = self._sessions.close(token)
         if session is None:
             return
-        self._waiting = deque(work for work in self._waiting if work.session != token)
-        self._remember(session)
+        self._queue.withdraw(token)
         self._forecast.leave(session.peer.name)
         self._remake()
         self._start(now_s)
 
-    def _remember(self, session: Session) -> None:
-        """Keep what a device has announced, for when it comes back."""
-        self._last.pop(session.peer.name, None)
-        self._last[session.peer.name] = (session.epoch, session.last)
-        if len(self._last) > 2 * self._limits.devices:
-            del self._last[next(iter(self._last))]
+    def _cut_off(self, session: Session, now_s: float) -> None:
+        self.gone(session.token, now_s)
+        self._actions.append(Hang(session.token))
 
     def tick(self, now_s: float) -> None:
         """Call this several times a second: forget what never came, and devices that fell silent."""
-        for session in list(self._sessions.values()):
+        for session in self._sessions:
             late = [
                 sequence for sequence, work in session.expected.items() if now_s > work.deadline_s + GRACE_S
             ]
             for sequence in late:
                 del session.expected[sequence]
             if now_s - session.heard_s > SILENCE_S:
-                self.gone(session.token, now_s)
-                self._actions.append(Hang(session.token))
+                self._cut_off(session, now_s)
 
     def drain(self) -> None:
         """Take no new tasks; those that are decided still count on the edge."""
         if not self.draining:
             self.draining = True
-            self._actions.extend(Say(token, Closing()) for token in self._sessions)
+            self._actions.extend(Say(session.token, Closing()) for session in self._sessions)
 
     def wants_policy(self, version: int) -> bool:
         """Whether the system is still the one of that `Remake`."""
@@ -447,17 +290,3 @@ class EdgeCore:
         system = self._forecast.system
         if system is not None:
             self._actions.append(Remake(self._version, system))
-
-    def _queue(self, now_s: float) -> EdgeQueue:
-        """The edge's own work as the timing model sees it: what runs, what waits, what is on its way."""
-        busy = [max(now_s, work.start_s + work.tail_s) for work in self._running]
-        queue = EdgeQueue(self._workers, busy)
-        order = 0
-        for order, work in enumerate(self._waiting):
-            queue.add(EdgeJob(work.arrival_s, order, work.tail_s, work.deadline_s, work.sequence))
-        for session in self._sessions.values():
-            for work in session.expected.values():
-                order += 1
-                arrival_s = max(work.arrival_s, now_s)
-                queue.add(EdgeJob(arrival_s, order, work.tail_s, work.deadline_s, work.sequence))
-        return queue

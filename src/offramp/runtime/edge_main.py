@@ -17,8 +17,9 @@ from offramp.errors import OfframpError
 from offramp.options import Gain, NetworkTerms, System
 from offramp.policies import POLICIES, Context, Policy, make_policy
 from offramp.policies.greedy import Myopic
-from offramp.runtime.edge_core import EdgeCore, Limits
+from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
+from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
 from offramp.runtime.processor import Processor, calibrate
 from offramp.runtime.protocol import largest_frame

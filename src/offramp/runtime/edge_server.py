@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -15,12 +13,12 @@ import grpc.aio
 from offramp.errors import OfframpError
 from offramp.options import System
 from offramp.policies import Live, Policy, notice_of
-from offramp.runtime import edge_core
+from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
 from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
-    CONTROL_BYTES,
     Attach,
     Hello,
     Message,
@@ -40,22 +38,9 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
-OUTBOX = 1024
-"""Messages that may wait for a device that does not read; then it is cut off."""
 _LOG = logging.getLogger(__name__)
 
 MakePolicy = Callable[[System, int], Policy]
-
-
-@dataclass(slots=True, eq=False)
-class Streams:
-    """What a session's streams are to send; None ends the stream."""
-
-    control: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
-    tensors: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(OUTBOX))
-    readers: set[asyncio.Task[Any]] = field(default_factory=set)
-    device: str = ""
-    certificate: bytes = b""
 
 
 class EdgeServer:
@@ -132,7 +117,7 @@ class EdgeServer:
             task.cancel()
         for streams in self._streams.values():
             for queue in (streams.control, streams.tensors):
-                _end(queue)
+                end(queue)
         await self._server.stop(grace=0.5)
         self._processor.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -152,23 +137,23 @@ class EdgeServer:
             self._streams[token] = streams
             _LOG.info("device %s is here, from %s", streams.device, context.peer())
             self._act()
-            await _both(self._read_control(context, token), _write(context, streams.control), streams)
+            await both(self._read_control(context, token), write(context, streams.control), streams)
         except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
         except ProtocolError as error:
             _LOG.warning("control stream closed: %s", error)
-            await _last_word(context, Refused(Refusal.PROTOCOL, str(error)[:200], "a valid message", ""))
+            await last_word(context, Refused(Refusal.PROTOCOL, str(error)[:200], "a valid message", ""))
         finally:
             if token is not None:
                 _LOG.info("device %s is gone", streams.device)
                 self._core.gone(token, self._clock())
-                _end(self._streams.pop(token).tensors)
+                end(self._streams.pop(token).tensors)
                 self._act()
 
     def _open(self, frame: Any, context: Any, streams: Streams) -> bytes | Refused:
         if not isinstance(frame, bytes):
             raise ProtocolError("the stream ended before a hello")
-        hello = decode_from_device(_small(frame))
+        hello = decode_from_device(small(frame))
         if not isinstance(hello, Hello):
             raise ProtocolError("the first message must be a hello")
         streams.device = hello.device
@@ -191,7 +176,7 @@ class EdgeServer:
 
     async def _read_control(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
-            self._core.control(token, decode_from_device(_small(frame)), self._clock())
+            self._core.control(token, decode_from_device(small(frame)), self._clock())
             self._act()
 
     async def _tensors(self, _: Any, context: Any) -> None:
@@ -205,9 +190,7 @@ class EdgeServer:
                 raise ProtocolError("no such session")
             if self._identity is not None and peer_of(context) != (streams.device, streams.certificate):
                 raise ProtocolError("the session is another device's")
-            await _both(
-                self._read_tensors(context, message.session), _write(context, streams.tensors), streams
-            )
+            await both(self._read_tensors(context, message.session), write(context, streams.tensors), streams)
         except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
         except ProtocolError as error:
@@ -246,15 +229,15 @@ class EdgeServer:
     def _act(self) -> None:
         for action in self._core.take():
             match action:
-                case edge_core.Say(session, message):
+                case edge_job.Say(session, message):
                     self._put(session, message, to_tensors=False)
-                case edge_core.Reply(session, message):
+                case edge_job.Reply(session, message):
                     self._put(session, message, to_tensors=True)
-                case edge_core.Run():
+                case edge_job.Run():
                     self._spawn(self._run(action))
-                case edge_core.Remake(version, system):
+                case edge_job.Remake(version, system):
                     self._spawn(self._remake(version, system))
-                case edge_core.Hang(session):
+                case edge_job.Hang(session):
                     self._hang(session)
         if self._core.idle:
             self._idle.set()
@@ -275,7 +258,7 @@ class EdgeServer:
             for reader in streams.readers:
                 reader.cancel()
 
-    async def _run(self, action: edge_core.Run) -> None:
+    async def _run(self, action: edge_job.Run) -> None:
         work = action.work
         loop = asyncio.get_running_loop()
         last = self._layers(work.exit)
@@ -316,41 +299,3 @@ class EdgeServer:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _small(frame: bytes) -> bytes:
-    if len(frame) > CONTROL_BYTES:
-        raise ProtocolError(f"control message of {len(frame)} bytes: at most {CONTROL_BYTES}")
-    return frame
-
-
-async def _write(context: Any, outbox: asyncio.Queue[bytes | None]) -> None:
-    while (frame := await outbox.get()) is not None:
-        await context.write(frame)
-
-
-async def _both(reader: Awaitable[None], writer: Awaitable[None], streams: Streams) -> None:
-    """Read and write until either ends; what it raised is raised."""
-    tasks = {asyncio.ensure_future(reader), asyncio.ensure_future(writer)}
-    streams.readers |= tasks
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if not task.cancelled():
-                task.result()
-    finally:
-        streams.readers -= tasks
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _last_word(context: Any, message: Message) -> None:
-    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-        await context.write(encode(message))
-
-
-def _end(outbox: asyncio.Queue[bytes | None]) -> None:
-    while outbox.full():
-        outbox.get_nowait()
-    outbox.put_nowait(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +30,14 @@ class Instants:
     def as_tuple(self) -> tuple[float | None, float | None, float | None, float | None]:
         """In the order in which they happen."""
         return self.device_start_s, self.send_s, self.edge_start_s, self.finish_s
+
+    def counted_from(self, origin_s: float) -> Instants:
+        """The same on a clock that is 0 at `origin_s`."""
+        return Instants(*(_since(instant_s, origin_s) for instant_s in self.as_tuple()))
+
+
+def _since(instant_s: float | None, origin_s: float) -> float | None:
+    return None if instant_s is None else instant_s - origin_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,17 @@ class TaskRecord:
     def answered(self) -> bool:
         """Whether there is an answer, in time or not."""
         return self.end in (End.ON_TIME, End.LATE)
+
+    def counted_from(self, origin_s: float) -> TaskRecord:
+        """The record with its instants on a clock that is 0 at `origin_s`."""
+        return replace(
+            self,
+            arrival_s=self.arrival_s - origin_s,
+            link_start_s=_since(self.link_start_s, origin_s),
+            sent_s=_since(self.sent_s, origin_s),
+            predicted=None if self.predicted is None else self.predicted.counted_from(origin_s),
+            measured=self.measured.counted_from(origin_s),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

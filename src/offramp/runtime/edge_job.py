@@ -1,0 +1,87 @@
+"""What the edge keeps of a decided task, what it asks to be done for it, and what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from offramp.model.tensors import Array
+from offramp.options import System
+from offramp.runtime.protocol import Message, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send a control message to a session."""
+
+    session: bytes
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send a message on a session's stream of tensors."""
+
+    session: bytes
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Compute the layers behind a cut; then call `EdgeCore.computed`."""
+
+    work: Work
+    tensors: dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Close a session's streams."""
+
+    session: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Remake:
+    """Make a policy for a changed system; then call `EdgeCore.policy_made` with this version."""
+
+    version: int
+    system: System
+
+
+Action = Say | Reply | Run | Hang | Remake
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A decided task, from the verdict until the edge has no more part in it. Instants on the edge's clock."""
+
+    session: bytes
+    sequence: int
+    exit: int
+    cut: int
+    size: int
+    tail_s: float
+    arrival_s: float
+    deadline_s: float
+    tensors: dict[str, Array] = field(default_factory=dict)
+    start_s: float = np.nan
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the edge has done so far."""
+
+    announced: int = 0
+    decided: int = 0
+    turned_away: dict[Refusal, int] = field(default_factory=dict)
+    chosen: dict[tuple[int, int], int] = field(default_factory=dict)
+    answered: int = 0
+    declined: dict[Refusal, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        chosen = {f"{exit}/{cut}": number for (exit, cut), number in self.chosen.items()}
+        return asdict(self) | {"chosen": chosen}

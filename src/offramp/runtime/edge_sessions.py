@@ -1,0 +1,110 @@
+"""Who is connected to the edge, and how much of it each may take."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from offramp.runtime.edge_job import Work
+from offramp.runtime.forecast import Peer
+from offramp.runtime.protocol import Announce, Hello, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the edge holds and takes at most.
+
+    Attributes:
+        devices: sessions at a time.
+        queue, queue_per_device: decided tasks that are not computed yet.
+        announcements_per_s: of one device, over a second.
+        max_size: inputs in one task.
+        fit: share of a tail's predicted time that must be left before the deadline for it to be started.
+    """
+
+    devices: int = 1024
+    queue: int = 256
+    queue_per_device: int = 64
+    announcements_per_s: float = 500.0
+    max_size: int = 64
+    fit: float = 0.8
+
+
+@dataclass(slots=True)
+class Session:
+    """One device's connection."""
+
+    token: bytes
+    epoch: int
+    peer: Peer
+    heard_s: float
+    allowance: float
+    last: int = -1  # greatest sequence announced
+    expected: dict[int, Work] = field(default_factory=dict)
+
+
+class Sessions:
+    """The open sessions by their tokens, and what closed ones have announced."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._open: dict[bytes, Session] = {}
+        self._last: dict[str, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, token: bytes) -> bool:
+        return token in self._open
+
+    def __iter__(self) -> Iterator[Session]:
+        """The open ones, in the order in which they came; any may be closed meanwhile."""
+        return iter(list(self._open.values()))
+
+    def get(self, token: bytes) -> Session | None:
+        """The open session with this token."""
+        return self._open.get(token)
+
+    def of(self, device: str) -> Session | None:
+        """The open session of a device."""
+        return next((session for session in self._open.values() if session.peer.name == device), None)
+
+    def open(self, hello: Hello, peer: Peer, now_s: float) -> Session:
+        """A new session; it goes on counting where the same start of the device left off."""
+        session = Session(secrets.token_bytes(16), hello.epoch, peer, now_s, self._limits.announcements_per_s)
+        epoch, last = self._last.get(hello.device, (hello.epoch, -1))
+        if epoch == hello.epoch:
+            session.last = last
+        self._open[session.token] = session
+        return session
+
+    def close(self, token: bytes) -> Session | None:
+        """Forget a session, but for what its device has announced; None if it is not open."""
+        session = self._open.pop(token, None)
+        if session is not None:
+            self._last.pop(session.peer.name, None)
+            self._last[session.peer.name] = (session.epoch, session.last)
+            if len(self._last) > 2 * self._limits.devices:
+                del self._last[next(iter(self._last))]
+        return session
+
+    def heard(self, session: Session, now_s: float) -> None:
+        """A sign of life: the allowance of announcements grows with the time since the last."""
+        rate = self._limits.announcements_per_s
+        session.allowance = min(rate, session.allowance + rate * (now_s - session.heard_s))
+        session.heard_s = now_s
+
+    def turn_away(self, session: Session, announce: Announce, waiting: int) -> Refusal | None:
+        """Why an announced task is not taken, while `waiting` uploads wait; else it is counted as announced."""
+        if announce.size > self._limits.max_size:
+            return Refusal.TOO_LARGE
+        # A task's key is (device, epoch, sequence), and a device counts upwards: nothing is decided twice.
+        if announce.sequence <= session.last:
+            return Refusal.REPEATED
+        session.last = announce.sequence
+        if session.allowance < 1 or len(session.expected) >= self._limits.queue_per_device:
+            return Refusal.OVERLOADED
+        session.allowance -= 1
+        on_their_way = sum(len(each.expected) for each in self._open.values())
+        return Refusal.OVERLOADED if on_their_way + waiting >= self._limits.queue else None
