@@ -32,9 +32,9 @@ bench: install
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 figures: install
-	$(BIN)/offramp figure 3 -o figures
+	$(BIN)/offramp figure 3 -o docs/figures
 	for number in 5 6 7; do for timing in paper network; do \
-		$(BIN)/offramp figure $$number -o figures --timing $$timing || exit 1; done; done
+		$(BIN)/offramp figure $$number -o docs/figures --timing $$timing || exit 1; done; done
 
 clean:
 	rm -rf $(VENV) build dist

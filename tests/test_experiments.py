@@ -94,6 +94,12 @@ def test_pictures_are_drawn_from_data_alike(four_exits: NetworkExits, tmp_path: 
     assert file["made_with"].keys() >= {"commit", "packages", "host"}
     assert [point["x"] for point in file["series"]["myopic"]] == [0.05, 0.1, 0.2, 0.3, 0.5]
     assert first[1].startswith(b"<?xml")
+    heads, _, *rows = first[2].decode().splitlines()
+    assert heads.endswith("| 0.05 | 0.1 | 0.2 | 0.3 | 0.5 |")
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == list(file["series"])
+    point = file["series"]["myopic"][-1]
+    (shown,) = (row for row in rows if row.startswith("| myopic |"))
+    assert shown.endswith(f"| {point['gain']:.1f} ± {point['half_width']:.1f} |")
 
 
 def test_figure_3_is_equation_1(four_exits: NetworkExits, tmp_path: Path) -> None:

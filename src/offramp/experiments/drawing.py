@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from offramp.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "os^vD<>Pph*Xd"
+_COLOURS = 10
+"""Colours before a second round starts, which is dashed."""
+_ASIDE = 0.03
+"""Distance between series at a point, as a share of that between points."""
 
 
 def draw(data: dict[str, Any]) -> bytes:
@@ -23,7 +29,7 @@ def draw(data: dict[str, Any]) -> bytes:
     matplotlib.rcParams["svg.hashsalt"] = "offramp"
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4) if data["figure"] == 3 else (7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4) if data["figure"] == 3 else (8.5, 4.8), layout="constrained")
     if data["figure"] == 3:
         _gain(figure.subplots(1, 2), data)
     else:
@@ -48,13 +54,23 @@ def _gain(axes: Any, data: dict[str, Any]) -> None:
 
 
 def _sweep(axes: Axes, data: dict[str, Any]) -> None:
+    from offramp.experiments.figures import drawn_height
+
+    count = len(data["series"])
     for index, (name, points) in enumerate(data["series"].items()):
-        x = [point["x"] for point in points]
-        # A solver's series is what it proved: the optimum, or a bound where it could not reach it.
-        y = [point["gain"] if point["upper_bound"] is None else point["upper_bound"] for point in points]
-        spread = [point["half_width"] for point in points]
+        at = [point["x"] for point in points]
+        # Side by side, so that policies that do the same can be told apart.
+        aside = (index - count / 2) * _ASIDE * min(np.diff(at), default=0.0)
         axes.errorbar(
-            x, y, yerr=spread, label=name, capsize=2, markersize=4, marker=_MARKERS[index % len(_MARKERS)]
+            [x + aside for x in at],
+            [drawn_height(point) for point in points],
+            yerr=[point["half_width"] for point in points],
+            label=name,
+            capsize=2,
+            markersize=4,
+            marker=_MARKERS[index % len(_MARKERS)],
+            color=f"C{index % _COLOURS}",
+            linestyle="-" if index < _COLOURS else "--",
         )
     scenario = data["scenario"]
     axes.set(
@@ -64,5 +80,5 @@ def _sweep(axes: Axes, data: dict[str, Any]) -> None:
         f"devices slowed {scenario['device_slowdown']:g}×, {data['seeds']} seeds, 95 % intervals",
     )
     axes.title.set_fontsize(9)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.grid(alpha=0.3)

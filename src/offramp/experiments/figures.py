@@ -46,13 +46,18 @@ SWEEPS: dict[int, Sweep] = {
     7: Sweep("devices", "number of end devices N", (1, 2, 3, 4, 5, 6)),
 }
 FIGURES = (3, *SWEEPS)
+OFFLINE = ("serial-dp",)
+"""Algorithm 1, which the paper draws beside its policies."""
 
 
 def sweep_cells(
     sweep: Sweep, base: Scenario, policies: Sequence[str], timing: Timing, seeds: int
 ) -> dict[float, list[Cell]]:
-    """The cells of each point of the axis: first the solver that stands above, then the policies."""
-    names = [CEILING[timing], *policies]
+    """The cells of each point of the axis: first the solver that stands above, then the policies.
+
+    Under `paper` the paper's own offline algorithm comes between them.
+    """
+    names = [CEILING[timing], *(OFFLINE if timing == "paper" else ()), *policies]
     return {
         value: [Cell(sweep.scenario(base, value), name, timing, tuple(range(seeds))) for name in names]
         for value in sweep.values
@@ -133,15 +138,35 @@ def gain_data(base: Scenario, exits: NetworkExits) -> dict[str, Any]:
 
 
 def save_figure(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write a figure's data and draw its picture from the file that was written; gives both paths."""
+    """Write a figure's data; draw its picture and a sweep's table from the file that was written; gives the paths."""
     from offramp.experiments.drawing import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     name = f"figure{data['figure']}" + (f"-{data['timing']}" if "timing" in data else "")
-    file, picture = folder / f"{name}.json", folder / f"{name}.svg"
+    file, picture, table = (folder / f"{name}.{ending}" for ending in ("json", "svg", "md"))
     write_atomically(file, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    write_atomically(picture, draw(json.loads(file.read_text())))
-    return [file, picture]
+    written = json.loads(file.read_text())
+    write_atomically(picture, draw(written))
+    if "series" not in written:
+        return [file, picture]
+    write_atomically(table, sweep_table(written))
+    return [file, picture, table]
+
+
+def sweep_table(data: dict[str, Any]) -> str:
+    """A sweep's mean gains with the half-widths of their 95 % intervals, as a table in Markdown."""
+    heads = [f"{point['x']:g}" for point in next(iter(data["series"].values()))]
+    lines = [f"| {data['label']} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name, points in data["series"].items():
+        shown = [f"{drawn_height(point):.1f} ± {point['half_width']:.1f}" for point in points]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def drawn_height(point: dict[str, Any]) -> float:
+    """What a point of a series says: what a solver proved (the optimum or a bound on it), or a policy's mean gain."""
+    height: float = point["gain"] if point["upper_bound"] is None else point["upper_bound"]
+    return height
 
 
 def check_number(number: int) -> None:

@@ -14,7 +14,7 @@ _PACKAGES = ("numpy", "numba", "onnxruntime", "scipy")
 
 
 def provenance() -> dict[str, Any]:
-    """Commit (None outside a checkout, marked if files have changed since), versions and processor."""
+    """Commit (None outside a checkout, marked if the package has changed since), versions and processor."""
     return {
         "commit": _commit(),
         "offramp": offramp.__version__,
@@ -25,19 +25,20 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    folder = Path(offramp.__file__).parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", ".")
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(*arguments: str) -> str:
+    """What git says in the package's folder: what lies beside it, like results, does not count."""
+    folder = Path(offramp.__file__).parent
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:
