@@ -1,6 +1,6 @@
 """How much of the distance from `myopic` to the optimum policies close, over the grid of the paper's figures 5 to 7.
 
-    python benchmarks/policy_grid.py [--timing paper] [--policies planner,lookahead,ddqn,ddqn-paper] [--seeds 5] [-o DIR]
+    python benchmarks/policy_grid.py [--timing paper] [--policies planner,lookahead,ddqn,ddqn-paper] [--seeds 5]
 
 Cells: k in 1..8, p in {0.05, 0.1, 0.2, 0.3, 0.5}, N in 1..6, the bundled network. Under `paper` the distance is to the
 `exact` solver's gain with a limit on labels, and the table has its bound as well; under `network` it is to the bound
