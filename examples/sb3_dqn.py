@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Self
 
 import numpy as np
 import torch
@@ -33,11 +32,6 @@ class BaselinePolicy:
 
     def __init__(self, model: DQN, env: TaskStreamEnv, guarded: bool) -> None:
         self._model, self._env, self._guarded = model, env, guarded
-
-    @classmethod
-    def create(cls, context: Context) -> Self:
-        """Not by name: it is made from a trained model."""
-        raise NotImplementedError
 
     def decide(self, observation: Observation) -> Decision:
         """The environment's numbers in, the network's action out."""

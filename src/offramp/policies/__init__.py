@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offramp.errors import OfframpError
-from offramp.policies.base import Context, Live, Policy, choose, notice_of
+from offramp.policies.base import Context, Live, NamedPolicy, Policy, choose, notice_of
 from offramp.policies.chance import Random
 from offramp.policies.competitors import Edgent, Neurosurgeon
 from offramp.policies.ddqn import Ddqn
@@ -12,7 +12,7 @@ from offramp.policies.greedy import DeviceOnly, EdgeOnly, Greedy, Myopic
 from offramp.policies.lookahead import Lookahead
 from offramp.policies.planner import Planner
 
-POLICIES: dict[str, type[Policy]] = {
+POLICIES: dict[str, type[NamedPolicy]] = {
     "random": Random,
     "greedy": Greedy,
     "myopic": Myopic,
@@ -26,7 +26,7 @@ POLICIES: dict[str, type[Policy]] = {
     "ddqn-paper": DdqnPaper,
 }
 
-__all__ = ["POLICIES", "Context", "Live", "Policy", "choose", "make_policy", "notice_of"]
+__all__ = ["POLICIES", "Context", "Live", "NamedPolicy", "Policy", "choose", "make_policy", "notice_of"]
 
 
 def make_policy(name: str, context: Context) -> Policy:

@@ -40,13 +40,17 @@ class Context:
 class Policy(Protocol):
     """Decides task by task, in order of arrival, in the simulator and in the runtime alike."""
 
+    def decide(self, observation: Observation) -> Decision:
+        """One of the observation's options, or DROP."""
+        ...
+
+
+class NamedPolicy(Policy, Protocol):
+    """A policy that can be made from a context alone, and so chosen by its name."""
+
     @classmethod
     def create(cls, context: Context) -> Self:
         """Make the policy. Raises OfframpError if the context lacks what it needs."""
-        ...
-
-    def decide(self, observation: Observation) -> Decision:
-        """One of the observation's options, or DROP."""
         ...
 
 

@@ -60,11 +60,6 @@ class _Decided:
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self._left = iter(decisions)
 
-    @classmethod
-    def create(cls, context: Context) -> _Decided:
-        """Cannot be made from a context."""
-        raise NotImplementedError
-
     def decide(self, observation: Observation) -> Decision:
         """The next one."""
         return next(self._left)
