@@ -167,22 +167,19 @@ def _paper_row() -> _BestRow:
 
 
 def _network_row() -> _BestRow:
-    from offramp.policies.planning.network_kernels import edge_work, prompt_option
+    from offramp.policies.planning.network_kernels import Situation, edge_work, prompt_option
 
     def row(observation: Observation, plan: Plan, found: _Candidates) -> int:
         task, backlog, now_s = observation.task, observation.backlog, observation.now_s
-        return prompt_option(
-            found.after,
-            plan.grid,
-            plan.terms,
+        situation = Situation(
             observation.ready_s - now_s,
+            task.deadline_s - now_s,
             float(backlog.device_free_s[task.device]) - now_s,
             float(backlog.link_free_s[task.device]) - now_s,
             edge_work(now_s, backlog.edge_arrivals_s, backlog.edge_free_s),
             backlog.edge_arrivals_s - now_s,
             backlog.edge_free_s - now_s,
-            task.deadline_s - now_s,
-            found.options,
         )
+        return prompt_option(found.after, plan.grid, plan.terms, situation, found.options)
 
     return row

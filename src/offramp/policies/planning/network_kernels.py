@@ -8,6 +8,8 @@ the forecast that it is shown.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from offramp.equations import FloatArray, IntArray
@@ -48,102 +50,70 @@ def _edge_start(arrival_s: float, edge_arrivals_s: FloatArray, edge_free_s: Floa
     return start_s
 
 
+class Situation(NamedTuple):
+    """Where a decision finds the system. Every instant counts from the decision.
+
+    Attributes:
+        ready_s, budget_s: when the device hears of the decision, and the task's deadline.
+        device_s, link_s: when the device and its link are free.
+        edge_work_s: what the edge has to do for each of its workers.
+        edge_arrivals_s, edge_free_s: the edge's forecast, as in `Backlog`.
+    """
+
+    ready_s: float
+    budget_s: float
+    device_s: float
+    link_s: float
+    edge_work_s: float
+    edge_arrivals_s: FloatArray
+    edge_free_s: FloatArray
+
+
 @compiled
 def _finish(
-    options: Options,
-    option: int,
-    terms: Terms,
-    ready_s: float,
-    device_s: float,
-    link_s: float,
-    edge_arrivals_s: FloatArray,
-    edge_free_s: FloatArray,
+    options: Options, option: int, terms: Terms, found: Situation
 ) -> tuple[float, float, float, float]:
-    """(finish, device free, link free, work added for each of the edge's workers) after an option."""
+    """(finish, device free, link free, the edge's work for each worker) after an option."""
     _, send_s, sent_s, arrival_s = network_arrival(
-        ready_s,
-        device_s,
-        link_s,
+        found.ready_s,
+        found.device_s,
+        found.link_s,
         terms.link_delay_s,
         options.head_s[option],
         options.upload_s[option],
     )
     if options.local[option]:
-        return send_s, send_s, link_s, 0.0
-    start_s = _edge_start(arrival_s, edge_arrivals_s, edge_free_s)
+        return send_s, send_s, found.link_s, found.edge_work_s
+    start_s = _edge_start(arrival_s, found.edge_arrivals_s, found.edge_free_s)
     tail_s = options.tail_s[option]
     finish_s = offloaded_finish(start_s, tail_s, terms.answer_s)
-    return finish_s, send_s, sent_s, tail_s / terms.edge_workers
+    return finish_s, send_s, sent_s, found.edge_work_s + tail_s / terms.edge_workers
 
 
 @compiled
 def best_option(
-    after: FloatArray,
-    grid: Grid,
-    terms: Terms,
-    ready_s: float,
-    device_s: float,
-    link_s: float,
-    edge_work_s: float,
-    edge_arrivals_s: FloatArray,
-    edge_free_s: FloatArray,
-    budget_s: float,
-    options: Options,
-    first: int,
-    last: int,
+    after: FloatArray, grid: Grid, terms: Terms, found: Situation, options: Options, first: int, last: int
 ) -> int:
-    """The option first..last-1 that is on time with the greatest gain plus value after it; -1 to drop.
-
-    Every instant counts from the decision; the edge's forecast is as in `Backlog`, and `edge_work_s` is what it has
-    to do for each of its workers.
-    """
+    """The option first..last-1 that is on time with the greatest gain plus value after it; -1 to drop."""
     best = -1
-    best_value = _read_at(after, grid, device_s, link_s, edge_work_s)
+    best_value = _read_at(after, grid, found.device_s, found.link_s, found.edge_work_s)
     for option in range(first, last):
-        finish_s, free_s, link_free_s, work_s = _finish(
-            options, option, terms, ready_s, device_s, link_s, edge_arrivals_s, edge_free_s
-        )
-        if not on_time(finish_s, budget_s):
+        finish_s, device_s, link_s, work_s = _finish(options, option, terms, found)
+        if not on_time(finish_s, found.budget_s):
             continue
-        value = options.gain[option] + _read_at(after, grid, free_s, link_free_s, edge_work_s + work_s)
+        value = options.gain[option] + _read_at(after, grid, device_s, link_s, work_s)
         if value > best_value:
             best, best_value = option, value
     return best
 
 
 @compiled
-def prompt_option(
-    after: FloatArray,
-    grid: Grid,
-    terms: Terms,
-    ready_s: float,
-    device_s: float,
-    link_s: float,
-    edge_work_s: float,
-    edge_arrivals_s: FloatArray,
-    edge_free_s: FloatArray,
-    budget_s: float,
-    options: Options,
-) -> int:
+def prompt_option(after: FloatArray, grid: Grid, terms: Terms, found: Situation, options: Options) -> int:
     """The option that finishes first among those that earn what `best_option`'s does and are as good, nearly.
 
     Tasks to come may reach the edge before this one: time to spare is worth `INDIFFERENT` of value.
     """
-    best = best_option(
-        after,
-        grid,
-        terms,
-        ready_s,
-        device_s,
-        link_s,
-        edge_work_s,
-        edge_arrivals_s,
-        edge_free_s,
-        budget_s,
-        options,
-        0,
-        len(options.gain),
-    )
+    best = best_option(after, grid, terms, found, options, 0, len(options.gain))
     if best < 0:
         return best
     chosen = best
@@ -152,10 +122,8 @@ def prompt_option(
     # The best one comes first, and sets what the others must be worth.
     for turn in range(-1, len(options.gain)):
         option = best if turn < 0 else turn
-        finish_s, free_s, link_free_s, work_s = _finish(
-            options, option, terms, ready_s, device_s, link_s, edge_arrivals_s, edge_free_s
-        )
-        value = options.gain[option] + _read_at(after, grid, free_s, link_free_s, edge_work_s + work_s)
+        finish_s, device_s, link_s, work_s = _finish(options, option, terms, found)
+        value = options.gain[option] + _read_at(after, grid, device_s, link_s, work_s)
         if turn < 0:
             least = value - INDIFFERENT
         if options.gain[option] >= options.gain[best] and value >= least and finish_s < first_s:
@@ -192,39 +160,21 @@ def improve(
             for edge in range(after.shape[2]):
                 edge_free_s[0] = edge * grid.edge_step_s
                 for number in range(len(budget_s)):
-                    device_s, link_s, work_s = (
+                    found = Situation(
+                        terms.decision_s,
+                        budget_s[number],
                         device * grid.step_s,
                         link * grid.step_s,
                         edge * grid.edge_step_s,
-                    )
-                    earned = 0.0
-                    option = best_option(
-                        after,
-                        grid,
-                        terms,
-                        terms.decision_s,
-                        device_s,
-                        link_s,
-                        work_s,
                         nothing,
                         edge_free_s,
-                        budget_s[number],
-                        options,
-                        options.start[number],
-                        options.start[number + 1],
                     )
+                    first, last = options.start[number], options.start[number + 1]
+                    option = best_option(after, grid, terms, found, options, first, last)
+                    device_s, link_s, work_s = found.device_s, found.link_s, found.edge_work_s
+                    earned = 0.0
                     if option >= 0:
-                        _, device_s, link_s, added_s = _finish(
-                            options,
-                            option,
-                            terms,
-                            terms.decision_s,
-                            device_s,
-                            link_s,
-                            nothing,
-                            edge_free_s,
-                        )
-                        work_s += added_s
+                        _, device_s, link_s, work_s = _finish(options, option, terms, found)
                         earned = options.gain[option]
                     here = place[device, link, edge, number]
                     part = above[device, link, edge, number]
