@@ -10,7 +10,7 @@ import numpy as np
 
 from offramp import equations
 from offramp.equations import FloatArray, IntArray
-from offramp.observation import Observation
+from offramp.observation import Observation, Timing
 from offramp.policies.base import Context
 from offramp.policies.greedy import Myopic
 from offramp.policies.planning.futures import busy_prices, draw_futures
@@ -30,6 +30,8 @@ LIVE_LIMIT_S = 0.003
 """Seconds that a live decision may last before it makes do with the futures it has played."""
 POOL = 128
 LABELS = 2
+NEAR: dict[Timing, float] = {"paper": 0.02, "network": INDIFFERENT}
+"""Value that is given up, among options of the same gain, for an earlier finish: so little is mostly luck."""
 MARGIN = 0.03
 """Value by which an option must beat the task's own best before samples are trusted to say so."""
 _LAST_S = 1e9
@@ -102,10 +104,7 @@ class Lookahead:
         best = int(np.argmax(value))
         if value[best] - value[gain == gain.max()].max() < MARGIN:
             best = int(np.argmax(np.where(gain == gain.max(), value, -np.inf)))
-        # Tasks to come may reach the edge before this one: time to spare is worth the last bit of value.
-        near = (gain == gain[best]) & (
-            value >= value[best] - (INDIFFERENT if self._timing == "network" else 0.0)
-        )
+        near = (gain == gain[best]) & (value >= value[best] - NEAR[self._timing])
         best = int(np.argmin(np.where(near, finish_s, np.inf)))
         if best == 0:
             return DROP
