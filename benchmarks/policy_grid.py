@@ -55,14 +55,13 @@ def run_cell(
 
 def summary(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """Mean and least closure, in how many of the cells that matter the policy is below greedy, and below myopic."""
-    counted = [row for row in rows if row["most"] > 1.02 * row["myopic"]]
-    closures = [(row[name] - row["myopic"]) / (row["most"] - row["myopic"]) for row in counted]
+    closures = [closure(row, name) for row in rows if matters(row)]
     beside_greedy = [row for row in rows if row["most"] > 1.02 * row["greedy"]]
     behind = [1 - row[name] / row["myopic"] for row in rows if row[name] < row["myopic"]]
     return {
         "closure": float(np.mean(closures)),
         "least_closure": float(np.min(closures)),
-        "cells": len(counted),
+        "cells": len(closures),
         "cells_beside_greedy": len(beside_greedy),
         "below_greedy": sum(row[name] < row["greedy"] for row in beside_greedy),
         "cells_below_myopic": len(behind),
@@ -70,15 +69,52 @@ def summary(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """All cells as a table in Markdown."""
-    heads = list(rows[0])
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    lines += [
-        f"| {' | '.join(f'{value:g}' if place < 3 else f'{value:.1f}' for place, value in enumerate(row.values()))} |"
+def closure(row: dict[str, Any], name: str) -> float:
+    """Share of the distance from myopic to what stands above that a policy closes in a cell."""
+    return float((row[name] - row["myopic"]) / (row["most"] - row["myopic"]))
+
+
+def matters(row: dict[str, Any]) -> bool:
+    """Whether there is a distance worth closing."""
+    return bool(row["most"] > 1.02 * row["myopic"])
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Rows of cells as a table, the first one its head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
+
+
+def report(result: dict[str, Any]) -> str:
+    """The summary, closures by N, and all cells, in Markdown."""
+    rows, names = result["cells"], list(result["summary"])
+    heads = list(next(iter(result["summary"].values())))
+    summed = [[name, *(f"{value:.4g}" for value in result["summary"][name].values())] for name in names]
+    devices = sorted({row["devices"] for row in rows})
+    by_devices = [
+        [
+            name,
+            *(
+                f"{np.mean([closure(row, name) for row in rows if matters(row) and row['devices'] == n]):.2f}"
+                for n in devices
+            ),
+        ]
+        for name in names
+    ]
+    cells = [
+        [f"{value:g}" if place < 3 else f"{value:.1f}" for place, value in enumerate(row.values())]
         for row in rows
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(
+        (
+            f"# Policies over the grid, {result['timing']} timing, {result['seeds']} streams a cell\n",
+            markdown([["policy", *(head.replace("_", " ") for head in heads)], *summed]),
+            "Mean closure by N:\n",
+            markdown([["policy", *map(str, devices)], *by_devices]),
+            "Mean gains:\n",
+            markdown([list(rows[0]), *cells]),
+        )
+    )
 
 
 def main() -> None:
@@ -107,7 +143,7 @@ def main() -> None:
         asked.output.mkdir(parents=True, exist_ok=True)
         base = asked.output / f"policy-grid-{asked.timing}"
         base.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        base.with_suffix(".md").write_text(table(rows))
+        base.with_suffix(".md").write_text(report(result))
 
 
 if __name__ == "__main__":
