@@ -3,10 +3,11 @@
     python benchmarks/policy_grid.py [--timing paper] [--policies planner,lookahead,ddqn,ddqn-paper] [--seeds 5]
     python benchmarks/policy_grid.py --k 1,2,3,6 --p 0.3,0.5 --devices 20,1000 --policies planner
 
-Cells: k in 1..8, p in {0.05, 0.1, 0.2, 0.3, 0.5}, N in 1..6 unless others are named, the bundled network. Under `paper` the distance is to the
-`exact` solver's gain with a limit on labels, and the table has its bound as well; under `network` it is to the bound
-that `network-bound` certifies. Only cells where it exceeds `myopic` by more than 2 % count towards the closure. With
--o BASE the result is written to BASE.json, and a report with the mean gain of every cell to BASE.md.
+Cells: k in 1..8, p in {0.05, 0.1, 0.2, 0.3, 0.5}, N in 1..6 unless others are named, the bundled network. Under
+`paper` the distance is to the `exact` solver's gain with a limit on labels, and the table has its bound as well; under
+`network` it is to the bound that `network-bound` certifies. Only cells where it exceeds `myopic` by more than 2 %
+count towards the closure. With -o BASE the result is written to BASE.json, and a report with the mean gain of every
+cell to BASE.md.
 """
 
 from __future__ import annotations
