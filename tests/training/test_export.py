@@ -18,9 +18,9 @@ from offramp.images import ImageSet, generate_images  # noqa: E402
 from offramp.model.bundle import BundleManifest, load_bundle  # noqa: E402
 from offramp.training.alexnet import BranchyAlexNet  # noqa: E402
 from offramp.training.augment import normalise  # noqa: E402
-from offramp.training.checkpoint import TrainingSettings  # noqa: E402
 from offramp.training.deployment import INPUT_NAME, OPSET, DeployedNetwork, to_onnx  # noqa: E402
 from offramp.training.export import export_bundle  # noqa: E402
+from offramp.training.settings import TrainingSettings  # noqa: E402
 from offramp.training.trainer import load_model, train_model  # noqa: E402
 
 NAMES = [f"exit{number}" for number in range(1, 5)]

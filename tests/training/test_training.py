@@ -16,18 +16,18 @@ from torch import nn  # noqa: E402
 
 from offramp.errors import OfframpError  # noqa: E402
 from offramp.images import ImageSet, generate_images  # noqa: E402
-from offramp.training.alexnet import EXITS, BranchyAlexNet  # noqa: E402
+from offramp.training.alexnet import BranchyAlexNet  # noqa: E402
 from offramp.training.augment import PIXEL_STD, normalise, training_batches  # noqa: E402
 from offramp.training.checkpoint import (  # noqa: E402
     CHECKPOINT_NAME,
     Checkpoint,
-    TrainingSettings,
     load_checkpoint,
 )
 from offramp.training.optimiser import orthogonalise, split_parameters  # noqa: E402
+from offramp.training.settings import EXITS, TrainingSettings  # noqa: E402
 from offramp.training.trainer import joint_loss, load_model, measure_accuracy, train_model  # noqa: E402
 
-SETTINGS = TrainingSettings(epochs=2, batch=50)
+SETTINGS = TrainingSettings(epochs=2, batch=50, warmup=0.2, cooldown=2)
 # AlexNet's own widths on 32×32, the cheap way: 3×3 filters only, the first with stride 2, three pools of 2.
 # (places in the output, what a place sees, filters or units) of its eight layers.
 ALEXNET = (

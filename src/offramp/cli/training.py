@@ -19,7 +19,11 @@ from rich.progress import (
 from rich.table import Table
 
 from offramp.cli.arguments import JsonFlag, Seed, errors, print_json
-from offramp.errors import MissingExtraError
+from offramp.errors import MissingExtraError, OfframpError
+from offramp.training.settings import TrainingSettings
+
+_DEFAULT = TrainingSettings()
+_DEFAULT_WEIGHTS = ",".join(f"{weight:g}" for weight in _DEFAULT.exit_weights)
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
@@ -30,8 +34,23 @@ def train_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder, for checkpoint and log.")],
     data: DataOption = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")
-    ] = None,
+        int, typer.Option(min=1, help="Passes over the training images. May be changed before the cool-down.")
+    ] = _DEFAULT.epochs,
+    cooldown: Annotated[
+        int, typer.Option(min=0, help="Epochs at the end over which the rates fall to 0.")
+    ] = _DEFAULT.cooldown,
+    batch: Annotated[int, typer.Option(min=2, help="Images in a step.")] = _DEFAULT.batch,
+    filter_lr: Annotated[
+        float, typer.Option(help="Peak step of filters and hidden weights, relative to their size.")
+    ] = _DEFAULT.filter_lr,
+    shift: Annotated[int, typer.Option(min=0, help="Pixels by which images are moved.")] = _DEFAULT.shift,
+    cutout: Annotated[int, typer.Option(min=0, help="Side of the blanked square.")] = _DEFAULT.cutout,
+    exit_weights: Annotated[
+        str, typer.Option(help="What each exit adds to the loss, comma-separated.")
+    ] = _DEFAULT_WEIGHTS,
+    distillation: Annotated[
+        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
+    ] = _DEFAULT.distillation,
     seed: Seed = 0,
     resume: Annotated[
         bool | None,
@@ -45,10 +64,19 @@ def train_model(
     """Train the branchy AlexNet on CIFAR-10. Ctrl-C keeps finished epochs; the same command continues."""
     _need_training()
     from offramp.images import load_images
-    from offramp.training.checkpoint import TrainingSettings
     from offramp.training.trainer import train_model as train
 
-    settings = TrainingSettings(seed=seed) if epochs is None else TrainingSettings(seed=seed, epochs=epochs)
+    settings = TrainingSettings(
+        epochs=epochs,
+        seed=seed,
+        batch=batch,
+        filter_lr=filter_lr,
+        cooldown=cooldown,
+        shift=shift,
+        cutout=cutout,
+        exit_weights=_numbers("--exit-weights", exit_weights),
+        distillation=distillation,
+    )
     training, test = load_images(data, "train"), load_images(data, "test")
     with _share_bar(json_) as bar:
         task = bar.add_task("training", total=1.0)
@@ -95,6 +123,13 @@ def export(
     for number, exit in enumerate(manifest.exits, 1):
         table.add_row(str(number), f"{exit.accuracy:.4f}", f"{exit.operations:,}")
     Console().print(table)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OfframpError(option, text, "must be numbers with commas between") from None
 
 
 def _need_training() -> None:

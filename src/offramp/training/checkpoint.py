@@ -15,55 +15,10 @@ import torch
 from torch import Tensor
 
 from offramp.errors import OfframpError
+from offramp.training.settings import TrainingSettings
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-FORMAT = "offramp.training/1"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """Everything that decides a run's weights, besides the images and the machine's arithmetic.
-
-    Attributes:
-        epochs: passes over the training images.
-        seed: of the first weights, the order of the images and their augmentation.
-        batch: images in a step.
-        filter_lr: peak relative step of filters and hidden weights (Muon).
-        momentum: of the filters' gradient.
-        other_lr: peak rate of everything else (AdamW).
-        warmup: share of the steps over which the rates rise from 0; after it they fall to 0.
-        shift, cutout: pixels, see `augment.training_batches`.
-        smoothing: label smoothing of the cross-entropy.
-        exit_weights: what each exit adds to the loss.
-        distillation: share of an early exit's loss that comes from the last exit's answer.
-        temperature: softens both answers in that share.
-    """
-
-    epochs: int = 28
-    seed: int = 0
-    batch: int = 500
-    filter_lr: float = 0.035
-    momentum: float = 0.85
-    other_lr: float = 0.004
-    warmup: float = 0.1
-    shift: int = 4
-    cutout: int = 6
-    smoothing: float = 0.1
-    exit_weights: tuple[float, ...] = (0.3, 0.3, 0.5, 1.0)
-    distillation: float = 0.5
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise OfframpError("epochs", self.epochs, "must be 1 or more")
-        if self.batch < 2:
-            raise OfframpError("batch", self.batch, "must be 2 or more")
-        if self.seed < 0:
-            raise OfframpError("seed", self.seed, "must be 0 or more")
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings by name, as JSON has them."""
-        return {**asdict(self), "exit_weights": list(self.exit_weights)}
+FORMAT = "offramp.training/2"
 
 
 @dataclass(frozen=True, slots=True)

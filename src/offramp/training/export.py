@@ -110,7 +110,7 @@ def _history(checkpoint: Checkpoint, agreement: npt.NDArray[np.float64]) -> dict
     """What the manifest says of the training: enough to do it again and to see how it went."""
     settings = checkpoint.settings
     return {
-        "command": f"offramp train-model --data DIR -o RUN --epochs {settings.epochs} --seed {settings.seed}",
+        "command": f"offramp train-model --data DIR -o RUN {settings.as_options()}",
         "seed": settings.seed,
         "settings": settings.as_json(),
         "finished": checkpoint.finished,

@@ -20,13 +20,13 @@ from offramp.training.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
     EpochLog,
-    TrainingSettings,
     load_checkpoint,
     optimiser_tensors,
     restore_optimiser,
     save_checkpoint,
 )
 from offramp.training.optimiser import Muon, split_parameters
+from offramp.training.settings import TrainingSettings
 
 Progress = Callable[[str, float, bool], None]
 Optimisers = tuple[torch.optim.Optimizer, ...]
@@ -51,7 +51,8 @@ def train_model(
     Args:
         train, test: labelled images; `test` is only measured, nothing is chosen by it.
         resume: True continues the run in `folder` and fails if there is none; False fails if there is
-            one; None continues an unfinished one with these settings, or starts.
+            one; None continues an unfinished one with these settings, or starts. The number of epochs may
+            differ from the run's if neither number has had the rates fall yet: the weights so far are the same.
         progress: called with a line of text, the share of all steps done (0 to 1) and whether an epoch has
             just been finished and saved.
 
@@ -161,15 +162,17 @@ def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> 
         raise OfframpError("-o", str(folder), "holds a run already", "name another folder or resume it")
     state = load_checkpoint(folder)
     old, new = asdict(state.settings), asdict(settings)
+    open_end = len(state.log) <= min(state.settings.constant_until, settings.constant_until)
+    free = {"epochs", "cooldown"} if open_end else set()
     for name in new:
-        if old[name] != new[name]:
+        if old[name] != new[name] and name not in free:
             raise OfframpError(
                 name,
                 new[name],
                 f"the run in {folder} was started with {old[name]}",
                 "use the same settings or another folder",
             )
-    return state
+    return replace(state, settings=settings)
 
 
 def _train_epoch(
@@ -183,7 +186,6 @@ def _train_epoch(
 ) -> tuple[float, float]:
     """One pass over the images; mean loss and the last exit's accuracy on the way."""
     steps = max(1, len(images) // settings.batch)
-    rates = _rates(settings, steps * settings.epochs)
     batches = training_batches(
         images, labels, settings.batch, settings.shift, settings.cutout, settings.seed, epoch
     )
@@ -192,9 +194,10 @@ def _train_epoch(
     model.train()
     for number, (x, y) in enumerate(batches):
         done = epoch * steps + number
+        rate = rate_share(settings, steps, done)
         for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = peak * rates[done]
+                group["lr"] = peak * rate
         with _autocast(x.device):
             outputs = [logits.float() for logits in model(x)]
         loss = joint_loss(outputs, y, settings)
@@ -229,10 +232,12 @@ def joint_loss(outputs: list[Tensor], labels: Tensor, settings: TrainingSettings
     return total
 
 
-def _rates(settings: TrainingSettings, steps: int) -> list[float]:
-    """Each step's share of the peak rate: up in a line, then down in a line to (almost) nothing."""
-    rising = max(1.0, steps * settings.warmup)
-    return [min((step + 1) / rising, (steps - step) / max(1.0, steps - rising)) for step in range(steps)]
+def rate_share(settings: TrainingSettings, steps: int, done: int) -> float:
+    """The share of the peak rate, in (0, 1], after `done` steps at `steps` an epoch: up in a line, constant,
+    and down in a line to almost nothing."""
+    rising, falling = settings.warmup * steps, min(settings.cooldown, settings.epochs) * steps
+    left = settings.epochs * steps - done
+    return min(1.0, (done + 1) / max(1.0, rising), left / max(1.0, falling))
 
 
 @contextmanager
