@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -23,9 +25,10 @@ from offramp.training.checkpoint import (  # noqa: E402
     Checkpoint,
     load_checkpoint,
 )
+from offramp.training.loss import joint_loss, rate_share  # noqa: E402
 from offramp.training.optimiser import orthogonalise, split_parameters  # noqa: E402
 from offramp.training.settings import EXITS, TrainingSettings  # noqa: E402
-from offramp.training.trainer import joint_loss, load_model, measure_accuracy, train_model  # noqa: E402
+from offramp.training.trainer import load_model, measure_accuracy, train_model  # noqa: E402
 
 SETTINGS = TrainingSettings(epochs=2, batch=50, warmup=0.2, cooldown=2)
 # AlexNet's own widths on 32×32, the cheap way: 3×3 filters only, the first with stride 2, three pools of 2.
@@ -272,13 +275,49 @@ def test_every_parameter_has_one_optimiser() -> None:
 def test_the_last_exit_teaches_and_is_not_taught() -> None:
     outputs = [torch.randn(6, 10, requires_grad=True) for _ in range(EXITS)]
     labels = torch.arange(6)
-    joint_loss(outputs, labels, SETTINGS).backward()
+    weights = SETTINGS.exit_weights
+    joint_loss(outputs, labels, weights, smoothing=0.1, distillation=0.5, temperature=2.0).backward()
     alone = outputs[-1].detach().clone().requires_grad_()
-    weight = SETTINGS.exit_weights[-1]
-    (weight * nn.functional.cross_entropy(alone, labels, label_smoothing=SETTINGS.smoothing)).backward()
+    (weights[-1] * nn.functional.cross_entropy(alone, labels, label_smoothing=0.1)).backward()
     torch.testing.assert_close(outputs[-1].grad, alone.grad)
 
 
 def test_a_checkpoint_knows_whether_it_is_finished(finished_run) -> None:
     state: Checkpoint = finished_run[1]
     assert not replace(state, log=state.log[:1]).finished
+
+
+@given(
+    steps=st.integers(1, 200), done=st.integers(0, 199), rising=st.floats(0, 250), falling=st.floats(0, 250)
+)
+def test_rates_rise_stay_and_fall_within_their_bounds(
+    steps: int, done: int, rising: float, falling: float
+) -> None:
+    done = min(done, steps - 1)
+    share = rate_share(done, steps, rising, falling)
+    assert 0 < share <= 1
+    if rising <= done + 1 and steps - done >= falling:
+        assert share == 1
+    assert rate_share(steps - 1, steps, 0, falling) == pytest.approx(1 / max(1, falling))
+
+
+def test_a_run_can_be_lengthened_while_its_rates_are_constant(
+    tmp_path: Path, train_images: ImageSet, test_images: ImageSet
+) -> None:
+    """Stopped in its constant phase and given another length, a run ends as one of that length from the start."""
+    short = replace(SETTINGS, epochs=2, cooldown=1)
+    long = replace(SETTINGS, epochs=3, cooldown=2)
+
+    def stop(message: str, share: float, finished: bool) -> None:
+        if finished:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_model(train_images, test_images, tmp_path / "changed", short, progress=stop)
+    changed = train_model(train_images, test_images, tmp_path / "changed", long)
+    whole = train_model(train_images, test_images, tmp_path / "whole", long)
+    assert changed.settings == long
+    for name, tensor in whole.model.items():
+        torch.testing.assert_close(changed.model[name], tensor, rtol=0, atol=0)
+    with pytest.raises(OfframpError, match="epochs"):
+        train_model(train_images, test_images, tmp_path / "changed", replace(long, epochs=4))

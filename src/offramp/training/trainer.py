@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from offramp.errors import OfframpError
 from offramp.images import ImageSet
@@ -25,6 +24,7 @@ from offramp.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
+from offramp.training.loss import joint_loss, rate_share
 from offramp.training.optimiser import Muon, split_parameters
 from offramp.training.settings import TrainingSettings
 
@@ -136,7 +136,7 @@ def measure_accuracy(model: nn.Module, images: ImageSet) -> tuple[float, ...]:
     model.eval()
     for start in range(0, len(images), EVALUATION_BATCH):
         x = normalise(torch.from_numpy(images.images[start : start + EVALUATION_BATCH]).to(device))
-        with _autocast(device):
+        with autocast(device):
             answers = torch.stack([logits.argmax(1) for logits in model(x)])
         right.append((answers.cpu() == labels[start : start + EVALUATION_BATCH]).sum(1))
     model.train(was_training)
@@ -189,18 +189,26 @@ def _train_epoch(
     batches = training_batches(
         images, labels, settings.batch, settings.shift, settings.cutout, settings.seed, epoch
     )
+    rising, falling = steps * settings.warmup, steps * min(settings.cooldown, settings.epochs)
     losses: list[float] = []
     right = seen = 0
     model.train()
     for number, (x, y) in enumerate(batches):
         done = epoch * steps + number
-        rate = rate_share(settings, steps, done)
+        rate = rate_share(done, steps * settings.epochs, rising, falling)
         for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = peak * rate
-        with _autocast(x.device):
+        with autocast(x.device):
             outputs = [logits.float() for logits in model(x)]
-        loss = joint_loss(outputs, y, settings)
+        loss = joint_loss(
+            outputs,
+            y,
+            settings.exit_weights,
+            smoothing=settings.smoothing,
+            distillation=settings.distillation,
+            temperature=settings.temperature,
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers:
             optimiser.step()
@@ -216,32 +224,8 @@ def _train_epoch(
     return sum(losses) / len(losses), right / seen
 
 
-def joint_loss(outputs: list[Tensor], labels: Tensor, settings: TrainingSettings) -> Tensor:
-    """Weighted sum over exits of cross-entropy and, but for the last, distance to the last exit's answer."""
-    soft = settings.temperature
-    teacher = functional.softmax(outputs[-1].detach() / soft, dim=1)
-    total = outputs[0].new_zeros(())
-    for number, (weight, logits) in enumerate(zip(settings.exit_weights, outputs, strict=True)):
-        loss = functional.cross_entropy(logits, labels, label_smoothing=settings.smoothing)
-        if number < len(outputs) - 1:
-            distance = functional.kl_div(
-                functional.log_softmax(logits / soft, dim=1), teacher, reduction="batchmean"
-            )
-            loss = (1 - settings.distillation) * loss + settings.distillation * soft**2 * distance
-        total = total + weight * loss
-    return total
-
-
-def rate_share(settings: TrainingSettings, steps: int, done: int) -> float:
-    """The share of the peak rate, in (0, 1], after `done` steps at `steps` an epoch: up in a line, constant,
-    and down in a line to almost nothing."""
-    rising, falling = settings.warmup * steps, min(settings.cooldown, settings.epochs) * steps
-    left = settings.epochs * steps - done
-    return min(1.0, (done + 1) / max(1.0, rising), left / max(1.0, falling))
-
-
 @contextmanager
-def _autocast(device: torch.device) -> Iterator[None]:
+def autocast(device: torch.device) -> Iterator[None]:
     """bfloat16 where the processor computes in it, else plain float32."""
     fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
