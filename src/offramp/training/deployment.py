@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from offramp.errors import OfframpError
 from offramp.training.augment import CIFAR10_PIXELS, PixelScale
 from offramp.training.places import plain_attention
 
@@ -75,24 +76,43 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 def to_onnx(network: DeployedNetwork, outputs: Sequence[str], example: Tensor) -> onnx.ModelProto:
     """The graph, with a free batch axis, each weight once, and nodes named after their modules.
 
-    `example` is one or more inputs of the network, [n, ...].
+    Args:
+        network: put into evaluation mode.
+        outputs: a name for each exit.
+        example: one or more inputs of the network, [n, ...].
+
+    Raises:
+        OfframpError: the network has parts that cannot be exported, or fixes the size of a batch.
     """
     # From a batch of one the exporter would conclude that the batch is always one.
     example = example[[0, 0]]
     with _silence(), plain_attention():
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("n")},),
-            input_names=[network.input_name],
-            output_names=list(outputs),
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                input_names=[network.input_name],
+                output_names=list(outputs),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:160]
+            raise OfframpError(
+                "module", type(network.network).__name__, f"no ONNX export ({reason})"
+            ) from None
     assert program is not None
     model = program.model_proto
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise OfframpError(
+            "module",
+            type(network.network).__name__,
+            "its forward pass fixes the number of inputs",
+            "take it from x.shape[0], not from len(x) or a number",
+        )
     _rename(model.graph)
     _strip(model)
     onnx.checker.check_model(model, full_check=True)

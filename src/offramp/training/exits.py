@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from offramp.errors import OfframpError
 from offramp.training.heads import make_head
 from offramp.training.places import Hook, Trace, hooked, macs_of, plain_attention, spread, trace
-
-AUTO = "auto"
+from offramp.training.settings import AUTO
 
 
 class BranchedNetwork(nn.Module):
@@ -23,16 +22,23 @@ class BranchedNetwork(nn.Module):
         places: names of the trunk's submodules, in the order of the exits.
         heads: one for each place.
         macs: multiply-accumulates of each exit for one input, the last included.
+        classes: how many each exit tells apart.
     """
 
     def __init__(
-        self, trunk: nn.Module, places: Sequence[str], heads: Sequence[nn.Module], macs: Sequence[int]
+        self,
+        trunk: nn.Module,
+        places: Sequence[str],
+        heads: Sequence[nn.Module],
+        macs: Sequence[int],
+        classes: int,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.places = tuple(places)
         self.heads = nn.ModuleList(heads)
         self.macs = tuple(macs)
+        self.classes = classes
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits [n, classes] of every exit, the trunk's own last."""
@@ -54,7 +60,7 @@ class BranchedNetwork(nn.Module):
 def attach_exits(
     module: nn.Module,
     example: Tensor,
-    at: Sequence[str] | Literal["auto"] = AUTO,
+    at: Sequence[str] = AUTO,
     *,
     exits: int = 4,
     seed: int = 0,
@@ -117,4 +123,4 @@ def _branched(
             branches.append((cost, place.name, head))
     branches.sort(key=lambda branch: branch[0])
     costs, places, heads = zip(*branches, strict=True)
-    return BranchedNetwork(module, places, heads, (*costs, found.macs))
+    return BranchedNetwork(module, places, heads, (*costs, found.macs), found.classes)

@@ -11,7 +11,7 @@ from offramp.training.places import Place
 _SHARE = 0.2
 _WIDTHS = (16, 256)
 _STEP = 8
-_LARGEST_SIDE = 8
+_SIDES = (8, 4, 2, 1)
 
 
 def make_head(place: Place, total_macs: int, classes: int) -> nn.Module:
@@ -38,13 +38,20 @@ def make_head(place: Place, total_macs: int, classes: int) -> nn.Module:
 
 
 class MapHead(nn.Sequential):
-    """Mean pooling to at most 8×8, one convolution, maximum pooling to 2×2, one linear layer."""
+    """Mean pooling, one convolution, maximum pooling to 2×2, one linear layer.
+
+    The map is pooled to the largest of 8×8, 4×4, 2×2 and 1×1 on which the budget allows the least width.
+    """
 
     def __init__(self, channels: int, height: int, width: int, classes: int, budget: float) -> None:
-        first = [max(1, side // _LARGEST_SIDE) for side in (height, width)]
-        sides = [side // step for side, step in zip((height, width), first, strict=True)]
-        kernel = 3 if min(sides) >= 3 else 1
-        filters = _fit(budget / (channels * kernel**2 * sides[0] * sides[1]))
+        for largest in _SIDES:
+            first = [max(1, side // largest) for side in (height, width)]
+            sides = [side // step for side, step in zip((height, width), first, strict=True)]
+            kernel = 3 if min(sides) >= 3 else 1
+            allowed = budget / (channels * kernel**2 * sides[0] * sides[1])
+            if allowed >= _WIDTHS[0]:
+                break
+        filters = _fit(allowed)
         second = [max(1, side // 2) for side in sides]
         left = [side // step for side, step in zip(sides, second, strict=True)]
         super().__init__(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.errors import OfframpError
@@ -120,9 +121,16 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
 
 def macs_of(module: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of one input's pass through a module, by torch's own count. Mode is left as it is."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _counting() as counter:
         module(example)
     return int(counter.get_total_flops()) // 2 // len(example)
+
+
+@contextmanager
+def _counting() -> Iterator[FlopCounterMode]:
+    """Counts matrix products and convolutions. Attention is run as such, since torch counts no fused one."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 def spread(trace: Trace, count: int) -> tuple[str, ...]:
@@ -179,7 +187,7 @@ def _measure(module: nn.Module, example: Tensor) -> tuple[dict[str, _Seen], int,
     """What each submodule gave and the work until then; the whole's work; the number of classes."""
     seen: dict[str, _Seen] = {}
     size = len(example)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _counting() as counter:
 
         def note(name: str) -> Hook:
             def hook(part: nn.Module, args: Any, output: Any) -> None:

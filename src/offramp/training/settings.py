@@ -1,4 +1,4 @@
-"""What decides a training run of the bundled network. Needs no torch, so that the command line can show it."""
+"""What decides a training run. Needs no torch, so that the command line can show it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from offramp.errors import OfframpError
 
 EXITS = 4
+AUTO = "auto"
+FROZEN, FREE = "frozen", "free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +87,48 @@ class TrainingSettings:
             else:
                 words.append(f"--{option} {value}")
         return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitTraining:
+    """How attached exits are trained.
+
+    Attributes:
+        epochs: passes over the training inputs.
+        seed: of the order of the inputs and their augmentation.
+        batch: inputs in a step.
+        trunk: "frozen" keeps the module's parameters and running statistics to the bit and teaches the
+            heads only; "free" trains everything.
+        head_lr, trunk_lr: peak rates (AdamW); they rise over the first tenth and fall to 0.
+        early_weight: what an early exit adds to the loss where the trunk learns; the last adds 1.
+        smoothing, distillation, temperature: see `joint_loss`.
+        shift, cutout: of images only, see `training_batches`; images are mirrored in every second epoch.
+    """
+
+    epochs: int = 3
+    seed: int = 0
+    batch: int = 128
+    trunk: str = FROZEN
+    head_lr: float = 0.003
+    trunk_lr: float = 0.0003
+    early_weight: float = 0.3
+    smoothing: float = 0.0
+    distillation: float = 0.5
+    temperature: float = 2.0
+    shift: int = 2
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 2), ("seed", 0), ("shift", 0), ("cutout", 0)):
+            if getattr(self, name) < least:
+                raise OfframpError(name, getattr(self, name), f"must be {least} or more")
+        if self.trunk not in (FROZEN, FREE):
+            raise OfframpError("trunk", self.trunk, "must be frozen or free")
+        if not 0 <= self.distillation <= 1:
+            raise OfframpError("distillation", self.distillation, "must be from 0 to 1")
+        if self.temperature <= 0:
+            raise OfframpError("temperature", self.temperature, "must be above 0")
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings by name, as JSON has them."""
+        return asdict(self)
