@@ -30,7 +30,7 @@ from offramp.training.optimiser import orthogonalise, split_parameters  # noqa: 
 from offramp.training.settings import EXITS, TrainingSettings  # noqa: E402
 from offramp.training.trainer import load_model, measure_accuracy, train_model  # noqa: E402
 
-SETTINGS = TrainingSettings(epochs=2, batch=50, warmup=0.2, cooldown=2)
+SETTINGS = TrainingSettings(epochs=2, batch=50)
 # AlexNet's own widths on 32×32, the cheap way: 3×3 filters only, the first with stride 2, three pools of 2.
 # (places in the output, what a place sees, filters or units) of its eight layers.
 ALEXNET = (
@@ -305,8 +305,8 @@ def test_a_run_can_be_lengthened_while_its_rates_are_constant(
     tmp_path: Path, train_images: ImageSet, test_images: ImageSet
 ) -> None:
     """Stopped in its constant phase and given another length, a run ends as one of that length from the start."""
-    short = replace(SETTINGS, epochs=2, cooldown=1)
-    long = replace(SETTINGS, epochs=3, cooldown=2)
+    short = replace(SETTINGS, epochs=2, warmup=0.5, cooldown=1)
+    long = replace(SETTINGS, epochs=3, warmup=0.5, cooldown=2)
 
     def stop(message: str, share: float, finished: bool) -> None:
         if finished:
@@ -321,3 +321,63 @@ def test_a_run_can_be_lengthened_while_its_rates_are_constant(
         torch.testing.assert_close(changed.model[name], tensor, rtol=0, atol=0)
     with pytest.raises(OfframpError, match="epochs"):
         train_model(train_images, test_images, tmp_path / "changed", replace(long, epochs=4))
+
+
+@given(epochs=st.integers(1, 60), warmup=st.floats(0, 30), cooldown=st.floats(0, 30))
+def test_until_the_rates_fall_they_do_not_depend_on_the_number_of_epochs(
+    epochs: int, warmup: float, cooldown: float
+) -> None:
+    settings = TrainingSettings(epochs=epochs, warmup=warmup, cooldown=cooldown)
+    longer = replace(settings, epochs=epochs + 7)
+    assert sum(settings.phases) <= epochs * (1 + 1e-9)
+    for done in range(settings.constant_until):
+        first, second = (rate_share(done, s.epochs, *s.phases) for s in (settings, longer))
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"epochs": 40, "seed": 3, "cutout": 10},
+        {"warmup": 1.0, "cooldown": 16.5, "exit_weights": (0.1, 0.05, 0.25, 1.0), "filter_lr": 0.03},
+        {"batch": 250, "shift": 2, "distillation": 0.25},
+    ],
+)
+def test_the_options_that_a_bundle_names_give_its_settings(
+    changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `as_options` writes is parsed by the command itself."""
+    import typer
+    from typer.testing import CliRunner
+
+    from offramp.cli import training
+
+    found = []
+
+    def note(train: object, test: object, folder: Path, settings: TrainingSettings, **rest: object) -> None:
+        found.append(settings)
+        raise OfframpError("stop", 0, "seen")
+
+    monkeypatch.setattr("offramp.images.load_images", lambda data, split: None)
+    monkeypatch.setattr("offramp.training.trainer.train_model", note)
+    app = typer.Typer()
+    app.command()(training.train_model)
+    wanted = TrainingSettings(**changes)
+    CliRunner().invoke(app, ["-o", str(tmp_path), *wanted.as_options().split()])
+    assert found == [wanted]
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "1,1,1,-1", ""])
+def test_exit_weights_that_do_not_do_are_refused(text: str, tmp_path: Path) -> None:
+    import typer
+    from typer.testing import CliRunner
+
+    from offramp.cli import training
+
+    app = typer.Typer()
+    app.command()(training.train_model)
+    result = CliRunner().invoke(app, ["-o", str(tmp_path / "run"), "--exit-weights", text])
+    assert isinstance(result.exception, OfframpError)
+    assert "weights" in str(result.exception)
+    assert not (tmp_path / "run").exists()

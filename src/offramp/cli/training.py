@@ -39,8 +39,11 @@ def train_model(
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images. May be changed before the cool-down.")
     ] = _DEFAULT.epochs,
+    warmup: Annotated[
+        float, typer.Option(min=0, help="Epochs over which the rates rise from 0.")
+    ] = _DEFAULT.warmup,
     cooldown: Annotated[
-        int, typer.Option(min=0, help="Epochs at the end over which the rates fall to 0.")
+        float, typer.Option(min=0, help="Epochs at the end over which they fall to 0.")
     ] = _DEFAULT.cooldown,
     batch: Annotated[int, typer.Option(min=2, help="Images in a step.")] = _DEFAULT.batch,
     filter_lr: Annotated[
@@ -74,6 +77,7 @@ def train_model(
         seed=seed,
         batch=batch,
         filter_lr=filter_lr,
+        warmup=warmup,
         cooldown=cooldown,
         shift=shift,
         cutout=cutout,

@@ -54,6 +54,15 @@ class BranchedNetwork(nn.Module):
         hooks = {name: leave(name, head) for name, head in zip(self.places, self.heads, strict=True)}
         with hooked(self.trunk, hooks), plain_attention():
             last = self.trunk(inputs)
+        if not isinstance(last, Tensor):
+            raise OfframpError(
+                "module", type(self.trunk).__name__, f"gives {type(last).__name__} in training", "freeze it"
+            )
+        skipped = next((name for name in self.places if name not in answers), None)
+        if skipped is not None:
+            raise OfframpError(
+                "at", skipped, "was not run in this pass", "choose another place, or freeze the trunk"
+            )
         return (*(answers[name] for name in self.places), last)
 
 

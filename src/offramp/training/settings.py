@@ -24,7 +24,8 @@ class TrainingSettings:
         momentum: of the filters' gradient.
         other_lr: peak rate of everything else (AdamW).
         warmup: epochs over which the rates rise from 0.
-        cooldown: epochs at the end over which they fall to 0; between the two they are constant.
+        cooldown: epochs at the end over which they fall to 0; between the two they are constant. A run
+            that is shorter than both together has both shortened alike.
         shift, cutout: pixels, see `augment.training_batches`.
         smoothing: label smoothing of the cross-entropy.
         exit_weights: what each exit adds to the loss.
@@ -32,18 +33,18 @@ class TrainingSettings:
         temperature: softens both answers in that share.
     """
 
-    epochs: int = 36
+    epochs: int = 28
     seed: int = 0
     batch: int = 500
     filter_lr: float = 0.035
     momentum: float = 0.85
     other_lr: float = 0.004
-    warmup: float = 1.0
-    cooldown: int = 16
+    warmup: float = 2.8
+    cooldown: float = 25.2
     shift: int = 4
-    cutout: int = 8
+    cutout: int = 6
     smoothing: float = 0.1
-    exit_weights: tuple[float, ...] = (0.1, 0.1, 0.3, 1.0)
+    exit_weights: tuple[float, ...] = (0.3, 0.3, 0.5, 1.0)
     distillation: float = 0.5
     temperature: float = 2.0
 
@@ -66,9 +67,15 @@ class TrainingSettings:
             raise OfframpError("temperature", self.temperature, "must be above 0")
 
     @property
+    def phases(self) -> tuple[float, float]:
+        """Epochs over which the rates rise, and over which they fall."""
+        share = min(1.0, self.epochs / max(self.warmup + self.cooldown, 1e-9))
+        return self.warmup * share, self.cooldown * share
+
+    @property
     def constant_until(self) -> int:
-        """Epochs before the rates begin to fall: what comes later depends on how many there will be."""
-        return max(0, self.epochs - self.cooldown)
+        """Whole epochs before the rates begin to fall: only what comes later depends on the number of epochs."""
+        return int(self.epochs - self.cooldown) if self.epochs >= self.warmup + self.cooldown else 0
 
     def as_json(self) -> dict[str, Any]:
         """The settings by name, as JSON has them."""

@@ -189,7 +189,7 @@ def _train_epoch(
     batches = training_batches(
         images, labels, settings.batch, settings.shift, settings.cutout, settings.seed, epoch
     )
-    rising, falling = steps * settings.warmup, steps * min(settings.cooldown, settings.epochs)
+    rising, falling = (steps * phase for phase in settings.phases)
     losses: list[float] = []
     right = seen = 0
     model.train()
