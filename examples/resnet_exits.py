@@ -74,11 +74,13 @@ def pretrain(images: ImageSet, epochs: int) -> ResNet:
     module = ResNet()
     optimiser = torch.optim.AdamW(module.parameters(), 2e-3)
     pixels, labels = torch.from_numpy(images.images), torch.from_numpy(images.labels)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, max(1, epochs - 1))
     for epoch in range(epochs):
         for x, y in training_batches(pixels, labels, 100, 2, 0, 0, epoch):
             optimiser.zero_grad()
             functional.cross_entropy(module(x), y).backward()
             optimiser.step()
+        schedule.step()
     return module.eval()
 
 

@@ -24,6 +24,7 @@ from offramp.images import ImageSet, generate_images  # noqa: E402
 from offramp.model.bundle import BundleManifest, load_bundle  # noqa: E402
 from offramp.model.executor import ChainExecutor  # noqa: E402
 from offramp.model.verify import cut_errors  # noqa: E402
+from offramp.training.attach import partial_path  # noqa: E402
 from offramp.training.augment import CIFAR10_PIXELS  # noqa: E402
 from offramp.training.exit_training import train_exits  # noqa: E402
 from offramp.training.exits import BranchedNetwork, attach_exits  # noqa: E402
@@ -223,6 +224,33 @@ def test_what_is_broken_off_leaves_flags_and_modes() -> None:
     assert all(p.requires_grad for p in network.parameters())
 
 
+@pytest.mark.parametrize("trunk", ["frozen", "free"])
+def test_a_kept_run_ends_as_one_that_was_not_broken_off(tmp_path: Path, trunk: str) -> None:
+    settings = ExitTraining(epochs=3, batch=8, trunk=trunk)
+    inputs, labels = inputs_for("residual", 24).numpy(), np.arange(24) % CLASSES
+
+    def run(keep: Path | None, stop_after: float, settings: ExitTraining = settings) -> BranchedNetwork:
+        network = attach_exits(make_module("residual"), inputs_for("residual", 2), exits=3)
+
+        def stop(message: str, share: float, finished: bool) -> None:
+            if share > stop_after:
+                raise KeyboardInterrupt
+
+        train_exits(network, inputs, labels, settings, keep=keep, progress=stop)
+        return network
+
+    keep = tmp_path / "run"
+    for stop_after in (0.5, 0.8):
+        with pytest.raises(KeyboardInterrupt):
+            run(keep, stop_after)
+    with pytest.raises(OfframpError, match="settings"):
+        run(keep, 2, ExitTraining(epochs=4, batch=8, trunk=trunk))
+    assert same(state_of(run(keep, 2)), state_of(run(None, 2)))
+    keep.write_bytes(b"junk")
+    with pytest.raises(OfframpError, match="readable"):
+        run(keep, 2)
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -391,6 +419,7 @@ def test_the_command_makes_a_bundle(data_folder: Path, tmp_path: Path, test_imag
         assert isinstance(result.exception, OfframpError), result.output
         assert complaint in str(result.exception)
     assert not output.exists()
+    assert not partial_path(output).exists()
     torch.manual_seed(5)
     made = nn.ModuleList([nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3), nn.Linear(256, 10)])
     tensors = {
@@ -403,6 +432,7 @@ def test_the_command_makes_a_bundle(data_folder: Path, tmp_path: Path, test_imag
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout)
     assert len(shown["exits"]) == 3
+    assert not partial_path(output).exists()
     bundle = load_bundle(output)
     assert bundle.manifest.training is not None
     assert bundle.manifest.training["places"] == ["1", "3"]

@@ -133,7 +133,7 @@ def attach_exits(
     """Give a torch module for normalised 32×32 images early exits, train them and write a bundle."""
     _need_training()
     from offramp.images import load_images
-    from offramp.training.attach import attach_train_export
+    from offramp.training.attach import attach_train_export, partial_path
 
     settings = ExitTraining(epochs=epochs, seed=seed, trunk=trunk, distillation=distillation)
     training, test = load_images(data, "train"), load_images(data, "test")
@@ -146,9 +146,23 @@ def attach_exits(
                 bar.console.print(message, soft_wrap=True)
             bar.update(task, completed=share, description=message)
 
-        manifest = attach_train_export(
-            module, output, training, test, settings, at=names, exits=exits, weights=weights, progress=show
-        )
+        try:
+            manifest = attach_train_export(
+                module,
+                output,
+                training,
+                test,
+                settings,
+                at=names,
+                exits=exits,
+                weights=weights,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            kept = partial_path(output)
+            if kept.is_file():
+                errors.print(f"stopped; {kept} keeps the finished epochs, the same command continues")
+            raise typer.Exit(130) from None
     _print_bundle(manifest, output, json_)
 
 

@@ -32,8 +32,8 @@ def attach_train_export(
 ) -> BundleManifest:
     """Attach exits to the module that `reference` names, train them on `train`, write a checked bundle.
 
-    The module takes images as `normalise` makes them. The bundle reads uint8 images. Nothing is written
-    unless everything succeeds.
+    The module takes images as `normalise` makes them. The bundle reads uint8 images; it is written when
+    everything has succeeded. Until then `OUTPUT.partial` holds the finished epochs, and the same call goes on.
 
     Raises:
         OfframpError: see `load_module`, `attach_exits`, `train_exits` and `export_exits`.
@@ -47,10 +47,15 @@ def attach_train_export(
         raise OfframpError("module", reference, f"tells {network.classes} classes apart, the data has more")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
+    kept = partial_path(output)
+    if not kept.parent.is_dir():
+        raise OfframpError(
+            "-o", str(output), "cannot be written (no such folder)", "give a folder that exists"
+        )
     losses = train_exits(
-        network, train.images, train.labels, settings, scale=CIFAR10_PIXELS, progress=progress
+        network, train.images, train.labels, settings, scale=CIFAR10_PIXELS, keep=kept, progress=progress
     )
-    return export_exits(
+    manifest = export_exits(
         network.cpu(),
         output,
         CheckSet(test.images, test.labels, test.source),
@@ -59,3 +64,10 @@ def attach_train_export(
         classes=CIFAR10_CLASSES if network.classes == len(CIFAR10_CLASSES) else None,
         training={"settings": settings.as_json(), "losses": [round(loss, 4) for loss in losses]},
     )
+    kept.unlink(missing_ok=True)
+    return manifest
+
+
+def partial_path(output: Path) -> Path:
+    """Where `attach_train_export` keeps finished epochs: beside the bundle to be written."""
+    return output.with_name(f"{output.name}.partial")

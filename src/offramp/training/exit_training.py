@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from offramp.training.augment import PixelScale, training_batches
 from offramp.training.exits import BranchedNetwork
 from offramp.training.loss import joint_loss, rate_share
 from offramp.training.settings import FREE, ExitTraining
+from offramp.training.state_file import load_state, optimiser_tensors, restore_optimiser, save_state
 from offramp.training.trainer import autocast
 
+_FORMAT = "offramp.exits/1"
 _RISING = 0.1
 _WEIGHT_DECAY = 1e-2
 Progress = Callable[[str, float, bool], None]
@@ -30,23 +33,27 @@ def train_exits(
     settings: ExitTraining,
     *,
     scale: PixelScale | None = None,
+    keep: Path | None = None,
     progress: Progress = lambda message, share, finished: None,
 ) -> tuple[float, ...]:
     """Train the exits of a network in place; gives the mean loss of each epoch.
 
     Half of an early exit's loss (`distillation`) is the distance to the last exit's answer. A run is a
     function of the network, the inputs, the settings and the machine's arithmetic. Broken off, the network
-    has what it has learned so far.
+    has what it has learned so far, and the same call with the same `keep` ends as if nothing had happened.
 
     Args:
         network: on the device where it is to be trained.
         inputs: [n, ...] as the network reads them; with `scale`, uint8 images [n, h, w, 3].
         labels: [n].
         scale: of the pixels that the network was made for.
+        keep: file that is to hold the run after each epoch, and from which it goes on if it is there; the
+            caller removes it.
         progress: called with a line of text, the share done (0 to 1) and whether an epoch is finished.
 
     Raises:
-        OfframpError: no labels for some inputs, fewer than two inputs, or images of another type.
+        OfframpError: no labels for some inputs, fewer than two inputs, images of another type, or `keep` is
+            of another run or cannot be written.
     """
     if len(inputs) != len(labels) or len(inputs) < 2:
         raise OfframpError("inputs", len(inputs), f"must be 2 or more, with as many labels ({len(labels)})")
@@ -58,10 +65,11 @@ def train_exits(
     last = 1.0 if settings.trunk == FREE else 0.0
     weights = (*([settings.early_weight if last else 1.0] * len(network.places)), last)
     steps = max(1, len(inputs) // settings.batch) * settings.epochs
-    done, means = 0, []
     with _learning(network, settings.trunk == FREE) as optimiser:
+        means = _kept(keep, network, optimiser, settings)
+        done = steps // settings.epochs * len(means)
         peaks = [settings.head_lr, settings.trunk_lr]
-        for epoch in range(settings.epochs):
+        for epoch in range(len(means), settings.epochs):
             losses = []
             for x, y in _batches(data, answers, settings, epoch, scale):
                 rate = rate_share(done, steps, _RISING * steps, (1 - _RISING) * steps)
@@ -84,8 +92,33 @@ def train_exits(
                 done += 1
                 progress(f"epoch {epoch + 1}/{settings.epochs}  loss {losses[-1]:.3f}", done / steps, False)
             means.append(sum(losses) / len(losses))
+            if keep is not None:
+                state = {"settings": settings.as_json(), "places": network.places, "losses": means}
+                save_state(keep, _FORMAT, state, network.state_dict(), (optimiser_tensors(optimiser),))
             progress(f"epoch {epoch + 1}/{settings.epochs}  loss {means[-1]:.4f}", done / steps, True)
     return tuple(means)
+
+
+def _kept(
+    keep: Path | None, network: BranchedNetwork, optimiser: torch.optim.Optimizer, settings: ExitTraining
+) -> list[float]:
+    """The losses of the epochs that a kept run has finished, with network and optimiser as it left them."""
+    if keep is None or not keep.is_file():
+        return []
+    state, model, [carried] = load_state(keep, _FORMAT)
+    wanted = {"settings": settings.as_json(), "places": list(network.places)}
+    for name, value in wanted.items():
+        if state.get(name) != value:
+            raise OfframpError(
+                name, value, f"{keep} holds a run with {state.get(name)}", "give the same again, or remove it"
+            )
+    try:
+        network.load_state_dict(model)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise OfframpError("run", str(keep), f"is of another network ({reason})", "remove it") from None
+    restore_optimiser(optimiser, carried)
+    return [float(loss) for loss in state["losses"]]
 
 
 def _batches(

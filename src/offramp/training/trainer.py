@@ -20,13 +20,12 @@ from offramp.training.checkpoint import (
     Checkpoint,
     EpochLog,
     load_checkpoint,
-    optimiser_tensors,
-    restore_optimiser,
     save_checkpoint,
 )
 from offramp.training.loss import joint_loss, rate_share
 from offramp.training.optimiser import Muon, split_parameters
 from offramp.training.settings import TrainingSettings
+from offramp.training.state_file import optimiser_tensors, restore_optimiser
 
 Progress = Callable[[str, float, bool], None]
 Optimisers = tuple[torch.optim.Optimizer, ...]
