@@ -105,6 +105,17 @@ class Words(nn.Module):
         return self.classify(self.layers(self.embed(words)).mean(1))
 
 
+class Bytes(nn.Module):
+    """Reads images as cameras give them and normalises them itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = plain()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner((images.permute(0, 3, 1, 2) - 127.5) / 60)
+
+
 def vector() -> nn.Module:
     return nn.Sequential(
         *(nn.Sequential(nn.Linear(20, 20), nn.ReLU()) for _ in range(5)), nn.Linear(20, CLASSES)
@@ -118,6 +129,7 @@ MODULES = {
     "transformer": Transformer,
     "words": Words,
     "vector": vector,
+    "bytes": Bytes,
 }
 
 
@@ -137,5 +149,7 @@ def inputs_for(kind: str, count: int, seed: int = 0) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     if kind == "words":
         return torch.randint(0, WORDS, (count, TOKENS), generator=rng)
+    if kind == "bytes":
+        return torch.randint(0, 256, (count, SIDE, SIDE, 3), generator=rng).to(torch.uint8)
     shape = (20,) if kind == "vector" else (3, SIDE, SIDE)
     return torch.randn((count, *shape), generator=rng)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.errors import OfframpError
@@ -242,21 +244,39 @@ class _Sources:
         return leaf.clone()
 
 
+class _FirstFloats(TorchFunctionMode):
+    """Where the input is of integers, the first floats made from it stand for it: they can have gradients."""
+
+    def __init__(self, sources: _Sources, entry: Tensor) -> None:
+        super().__init__()
+        self._sources = sources
+        # Kept alive, so that no other tensor takes the identity of one that is followed.
+        self._followed = {id(entry): entry}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not result.requires_grad:
+            parts, _ = tree_flatten((args, kwargs))
+            if any(id(part) in self._followed for part in parts):
+                if result.is_floating_point():
+                    return self._sources.start(result)
+                self._followed[id(result)] = result
+        return result
+
+
 def _follow(module: nn.Module, example: Tensor) -> dict[str, _Way]:
     """How each submodule's output lies between input and answer.
 
-    Read from the graph that torch keeps for gradients. Where the input is not of floats, embeddings' outputs
-    stand for it.
+    Read from the graph that torch keeps for gradients.
     """
     sources, nodes = _Sources(), {}
 
     def note(name: str) -> Hook:
-        def hook(part: nn.Module, args: Any, output: Any) -> Any:
-            if isinstance(part, nn.Embedding):
-                output = sources.start(output)
+        def hook(part: nn.Module, args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 nodes[name] = output.grad_fn
-            return output
 
         return hook
 
@@ -264,8 +284,11 @@ def _follow(module: nn.Module, example: Tensor) -> dict[str, _Way]:
         torch.enable_grad(),
         hooked(module, {name: note(name) for name, _ in module.named_modules() if name}),
     ):
-        entry = sources.start(example) if example.is_floating_point() else example
-        answer = _run(module, entry)
+        if example.is_floating_point():
+            answer = _run(module, sources.start(example))
+        else:
+            with _FirstFloats(sources, example):
+                answer = _run(module, example)
         ends = {id(leaf) for leaf in sources.leaves}
         before = _ancestors(answer.grad_fn, None)
         ways: dict[str, _Way] = {}
