@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -29,7 +30,8 @@ from offramp.training.augment import CIFAR10_PIXELS  # noqa: E402
 from offramp.training.exit_training import train_exits  # noqa: E402
 from offramp.training.exits import BranchedNetwork, attach_exits  # noqa: E402
 from offramp.training.export import CheckSet, export_exits  # noqa: E402
-from offramp.training.places import _nearest, hooked, plain_attention, trace  # noqa: E402
+from offramp.training.heads import make_head  # noqa: E402
+from offramp.training.places import Place, _nearest, hooked, macs_of, plain_attention, trace  # noqa: E402
 from offramp.training.settings import ExitTraining  # noqa: E402
 
 KINDS = sorted(MODULES)
@@ -442,3 +444,26 @@ def test_the_command_makes_a_bundle(data_folder: Path, tmp_path: Path, test_imag
         {"image": generate_images(3, np.random.default_rng(0)).images}
     )
     assert {number: answer.shape for number, answer in logits.items()} == {1: (3, 10), 2: (3, 10), 3: (3, 10)}
+
+
+@given(
+    shape=st.one_of(
+        st.tuples(st.integers(1, 64), st.integers(1, 40), st.integers(1, 40)),
+        st.tuples(st.integers(1, 70), st.integers(1, 64)),
+        st.tuples(st.integers(1, 300)),
+    ),
+    work=st.integers(1, 10**8),
+    share=st.floats(0.01, 0.99),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_head_fits_any_place_and_spends_what_it_may(
+    shape: tuple[int, ...], work: int, share: float
+) -> None:
+    place = Place("somewhere", 1, shape, int(work * share), True, True, False)
+    head = make_head(place, work, CLASSES).eval()
+    assert head(torch.zeros(2, *shape)).shape == (2, CLASSES)
+    budget = 0.2 * min(place.macs, work - place.macs)
+    least = make_head(replace(place, macs=0), work, CLASSES).eval()
+    blank = torch.zeros(1, *shape)
+    # What comes after its first layer is small, and its share of the budget is left to it.
+    assert macs_of(head, blank) <= max(1.5 * budget, macs_of(least, blank)) + 8 * 256 * CLASSES

@@ -121,13 +121,14 @@ def _branched(
 ) -> BranchedNetwork:
     """The network with its exits in order of work."""
     device = example.device
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     branches = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for place in sorted((found.named(name) for name in names), key=lambda place: place.macs):
-            head = make_head(place, found.macs, found.classes).to(device)
+            head = make_head(place, found.macs, found.classes).to(device, dtype)
             assert place.shape is not None
-            blank = torch.zeros((1, *place.shape), device=device)
+            blank = torch.zeros((1, *place.shape), device=device, dtype=dtype)
             cost = place.macs + macs_of(head.eval(), blank)
             branches.append((cost, place.name, head))
     branches.sort(key=lambda branch: branch[0])

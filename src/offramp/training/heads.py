@@ -38,14 +38,14 @@ def make_head(place: Place, total_macs: int, classes: int) -> nn.Module:
 
 
 class MapHead(nn.Sequential):
-    """Mean pooling, one convolution, maximum pooling to 2×2, one linear layer.
+    """Mean pooling, one convolution, maximum pooling to about 2×2, one linear layer.
 
-    The map is pooled to the largest of 8×8, 4×4, 2×2 and 1×1 on which the budget allows the least width.
+    The map is pooled to at most 8×8, 4×4, 2×2 or 1×1, the largest on which the budget allows the least width.
     """
 
     def __init__(self, channels: int, height: int, width: int, classes: int, budget: float) -> None:
         for largest in _SIDES:
-            first = [max(1, side // largest) for side in (height, width)]
+            first = [-(-side // largest) for side in (height, width)]
             sides = [side // step for side, step in zip((height, width), first, strict=True)]
             kernel = 3 if min(sides) >= 3 else 1
             allowed = budget / (channels * kernel**2 * sides[0] * sides[1])
