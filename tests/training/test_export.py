@@ -18,12 +18,13 @@ from offramp.images import ImageSet, generate_images  # noqa: E402
 from offramp.model.bundle import BundleManifest, load_bundle  # noqa: E402
 from offramp.training.alexnet import BranchyAlexNet  # noqa: E402
 from offramp.training.augment import normalise  # noqa: E402
-from offramp.training.checkpoint import TrainingSettings  # noqa: E402
-from offramp.training.deployment import INPUT_NAME, OPSET, DeployedNetwork, to_onnx  # noqa: E402
+from offramp.training.deployment import IMAGE_INPUT, OPSET, DeployedNetwork, to_onnx  # noqa: E402
 from offramp.training.export import export_bundle  # noqa: E402
+from offramp.training.settings import TrainingSettings  # noqa: E402
 from offramp.training.trainer import load_model, train_model  # noqa: E402
 
 NAMES = [f"exit{number}" for number in range(1, 5)]
+IMAGES = torch.zeros((1, 32, 32, 3), dtype=torch.uint8)
 
 
 def disturbed_network() -> BranchyAlexNet:
@@ -46,7 +47,7 @@ def network() -> BranchyAlexNet:
 
 @pytest.fixture(scope="module")
 def graph(network: BranchyAlexNet) -> onnx.ModelProto:
-    return to_onnx(DeployedNetwork(network), NAMES)
+    return to_onnx(DeployedNetwork(network), NAMES, IMAGES)
 
 
 @pytest.mark.parametrize("size", [1, 3, 10])
@@ -55,14 +56,14 @@ def test_onnx_runtime_gives_torchs_logits(network: BranchyAlexNet, graph: onnx.M
     session = ort.InferenceSession(graph.SerializeToString())
     with torch.no_grad():
         expected = network(normalise(torch.from_numpy(images)))
-    for found, wanted in zip(session.run(NAMES, {INPUT_NAME: images}), expected, strict=True):
+    for found, wanted in zip(session.run(NAMES, {IMAGE_INPUT: images}), expected, strict=True):
         assert found.shape == (size, 10)
         np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=1e-5 * np.abs(found).max())
 
 
 def test_the_graph_is_what_the_design_promises(graph: onnx.ModelProto) -> None:
     [entry] = graph.graph.input
-    assert entry.name == INPUT_NAME
+    assert entry.name == IMAGE_INPUT
     assert entry.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     shape = entry.type.tensor_type.shape.dim
     assert shape[0].dim_param
@@ -84,7 +85,7 @@ def test_weights_are_stored_once_and_names_are_plain(graph: onnx.ModelProto) -> 
 
 
 def test_export_prints_and_warns_nothing(network: BranchyAlexNet, capfd: pytest.CaptureFixture[str]) -> None:
-    to_onnx(DeployedNetwork(network), NAMES)
+    to_onnx(DeployedNetwork(network), NAMES, IMAGES)
     assert capfd.readouterr() == ("", "")
 
 
@@ -110,7 +111,7 @@ def test_a_bundle_states_the_accuracy_that_the_file_has(
     assert load_bundle(folder).manifest == manifest
     session = ort.InferenceSession(folder / "model.onnx")
     for exit, logits in zip(
-        manifest.exits, session.run(NAMES, {INPUT_NAME: test_images.images}), strict=True
+        manifest.exits, session.run(NAMES, {IMAGE_INPUT: test_images.images}), strict=True
     ):
         assert exit.images == len(test_images)
         assert exit.accuracy == pytest.approx(np.mean(logits.argmax(1) == test_images.labels), abs=1e-9)
@@ -155,8 +156,8 @@ def test_a_file_that_disagrees_with_torch_is_not_shipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The exporter is made to write another network's weights, as a faulty one might."""
-    wrong = to_onnx(DeployedNetwork(disturbed_network()), NAMES)
-    monkeypatch.setattr("offramp.training.export.to_onnx", lambda network, outputs: wrong)
+    wrong = to_onnx(DeployedNetwork(disturbed_network()), NAMES, IMAGES)
+    monkeypatch.setattr("offramp.training.export.to_onnx", lambda network, outputs, example: wrong)
     with pytest.raises(OfframpError, match="agree with torch"):
         export_bundle(bundle[0], tmp_path / "bundle", test_images)
     assert not (tmp_path / "bundle").exists()

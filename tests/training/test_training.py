@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -16,16 +18,17 @@ from torch import nn  # noqa: E402
 
 from offramp.errors import OfframpError  # noqa: E402
 from offramp.images import ImageSet, generate_images  # noqa: E402
-from offramp.training.alexnet import EXITS, BranchyAlexNet  # noqa: E402
+from offramp.training.alexnet import BranchyAlexNet  # noqa: E402
 from offramp.training.augment import PIXEL_STD, normalise, training_batches  # noqa: E402
 from offramp.training.checkpoint import (  # noqa: E402
     CHECKPOINT_NAME,
     Checkpoint,
-    TrainingSettings,
     load_checkpoint,
 )
+from offramp.training.loss import joint_loss, rate_share  # noqa: E402
 from offramp.training.optimiser import orthogonalise, split_parameters  # noqa: E402
-from offramp.training.trainer import joint_loss, load_model, measure_accuracy, train_model  # noqa: E402
+from offramp.training.settings import EXITS, TrainingSettings  # noqa: E402
+from offramp.training.trainer import load_model, measure_accuracy, train_model  # noqa: E402
 
 SETTINGS = TrainingSettings(epochs=2, batch=50)
 # AlexNet's own widths on 32×32, the cheap way: 3×3 filters only, the first with stride 2, three pools of 2.
@@ -272,13 +275,109 @@ def test_every_parameter_has_one_optimiser() -> None:
 def test_the_last_exit_teaches_and_is_not_taught() -> None:
     outputs = [torch.randn(6, 10, requires_grad=True) for _ in range(EXITS)]
     labels = torch.arange(6)
-    joint_loss(outputs, labels, SETTINGS).backward()
+    weights = SETTINGS.exit_weights
+    joint_loss(outputs, labels, weights, smoothing=0.1, distillation=0.5, temperature=2.0).backward()
     alone = outputs[-1].detach().clone().requires_grad_()
-    weight = SETTINGS.exit_weights[-1]
-    (weight * nn.functional.cross_entropy(alone, labels, label_smoothing=SETTINGS.smoothing)).backward()
+    (weights[-1] * nn.functional.cross_entropy(alone, labels, label_smoothing=0.1)).backward()
     torch.testing.assert_close(outputs[-1].grad, alone.grad)
 
 
 def test_a_checkpoint_knows_whether_it_is_finished(finished_run) -> None:
     state: Checkpoint = finished_run[1]
     assert not replace(state, log=state.log[:1]).finished
+
+
+@given(
+    steps=st.integers(1, 200), done=st.integers(0, 199), rising=st.floats(0, 250), falling=st.floats(0, 250)
+)
+def test_rates_rise_stay_and_fall_within_their_bounds(
+    steps: int, done: int, rising: float, falling: float
+) -> None:
+    done = min(done, steps - 1)
+    share = rate_share(done, steps, rising, falling)
+    assert 0 < share <= 1
+    if rising <= done + 1 and steps - done >= falling:
+        assert share == 1
+    assert rate_share(steps - 1, steps, 0, falling) == pytest.approx(1 / max(1, falling))
+
+
+def test_a_run_can_be_lengthened_while_its_rates_are_constant(
+    tmp_path: Path, train_images: ImageSet, test_images: ImageSet
+) -> None:
+    """Stopped in its constant phase and given another length, a run ends as one of that length from the start."""
+    short = replace(SETTINGS, epochs=2, warmup=0.5, cooldown=1)
+    long = replace(SETTINGS, epochs=3, warmup=0.5, cooldown=2)
+
+    def stop(message: str, share: float, finished: bool) -> None:
+        if finished:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_model(train_images, test_images, tmp_path / "changed", short, progress=stop)
+    changed = train_model(train_images, test_images, tmp_path / "changed", long)
+    whole = train_model(train_images, test_images, tmp_path / "whole", long)
+    assert changed.settings == long
+    for name, tensor in whole.model.items():
+        torch.testing.assert_close(changed.model[name], tensor, rtol=0, atol=0)
+    with pytest.raises(OfframpError, match="epochs"):
+        train_model(train_images, test_images, tmp_path / "changed", replace(long, epochs=4))
+
+
+@given(epochs=st.integers(1, 60), warmup=st.floats(0, 30), cooldown=st.floats(0, 30))
+def test_until_the_rates_fall_they_do_not_depend_on_the_number_of_epochs(
+    epochs: int, warmup: float, cooldown: float
+) -> None:
+    settings = TrainingSettings(epochs=epochs, warmup=warmup, cooldown=cooldown)
+    longer = replace(settings, epochs=epochs + 7)
+    assert sum(settings.phases) <= epochs * (1 + 1e-9)
+    for done in range(settings.constant_until):
+        first, second = (rate_share(done, s.epochs, *s.phases) for s in (settings, longer))
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"epochs": 40, "seed": 3, "cutout": 10},
+        {"warmup": 1.0, "cooldown": 16.5, "exit_weights": (0.1, 0.05, 0.25, 1.0), "filter_lr": 0.03},
+        {"batch": 250, "shift": 2, "distillation": 0.25},
+    ],
+)
+def test_the_options_that_a_bundle_names_give_its_settings(
+    changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `as_options` writes is parsed by the command itself."""
+    import typer
+    from typer.testing import CliRunner
+
+    from offramp.cli import training
+
+    found = []
+
+    def note(train: object, test: object, folder: Path, settings: TrainingSettings, **rest: object) -> None:
+        found.append(settings)
+        raise OfframpError("stop", 0, "seen")
+
+    monkeypatch.setattr("offramp.images.load_images", lambda data, split: None)
+    monkeypatch.setattr("offramp.training.trainer.train_model", note)
+    app = typer.Typer()
+    app.command()(training.train_model)
+    wanted = TrainingSettings(**changes)
+    CliRunner().invoke(app, ["-o", str(tmp_path), *wanted.as_options().split()])
+    assert found == [wanted]
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "1,1,1,-1", ""])
+def test_exit_weights_that_do_not_do_are_refused(text: str, tmp_path: Path) -> None:
+    import typer
+    from typer.testing import CliRunner
+
+    from offramp.cli import training
+
+    app = typer.Typer()
+    app.command()(training.train_model)
+    result = CliRunner().invoke(app, ["-o", str(tmp_path / "run"), "--exit-weights", text])
+    assert isinstance(result.exception, OfframpError)
+    assert "weights" in str(result.exception)
+    assert not (tmp_path / "run").exists()

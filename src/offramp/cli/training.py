@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,7 +19,14 @@ from rich.progress import (
 from rich.table import Table
 
 from offramp.cli.arguments import JsonFlag, Seed, errors, print_json
-from offramp.errors import MissingExtraError
+from offramp.errors import MissingExtraError, OfframpError
+from offramp.training.settings import AUTO, ExitTraining, TrainingSettings
+
+if TYPE_CHECKING:
+    from offramp.model.bundle import BundleManifest
+
+_DEFAULT, _EXIT_DEFAULT = TrainingSettings(), ExitTraining()
+_DEFAULT_WEIGHTS = ",".join(f"{weight:g}" for weight in _DEFAULT.exit_weights)
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
@@ -30,8 +37,26 @@ def train_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder, for checkpoint and log.")],
     data: DataOption = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")
-    ] = None,
+        int, typer.Option(min=1, help="Passes over the training images. May be changed before the cool-down.")
+    ] = _DEFAULT.epochs,
+    warmup: Annotated[
+        float, typer.Option(min=0, help="Epochs over which the rates rise from 0.")
+    ] = _DEFAULT.warmup,
+    cooldown: Annotated[
+        float, typer.Option(min=0, help="Epochs at the end over which they fall to 0.")
+    ] = _DEFAULT.cooldown,
+    batch: Annotated[int, typer.Option(min=2, help="Images in a step.")] = _DEFAULT.batch,
+    filter_lr: Annotated[
+        float, typer.Option(help="Peak step of filters and hidden weights, relative to their size.")
+    ] = _DEFAULT.filter_lr,
+    shift: Annotated[int, typer.Option(min=0, help="Pixels by which images are moved.")] = _DEFAULT.shift,
+    cutout: Annotated[int, typer.Option(min=0, help="Side of the blanked square.")] = _DEFAULT.cutout,
+    exit_weights: Annotated[
+        str, typer.Option(help="What each exit adds to the loss, comma-separated.")
+    ] = _DEFAULT_WEIGHTS,
+    distillation: Annotated[
+        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
+    ] = _DEFAULT.distillation,
     seed: Seed = 0,
     resume: Annotated[
         bool | None,
@@ -45,10 +70,20 @@ def train_model(
     """Train the branchy AlexNet on CIFAR-10. Ctrl-C keeps finished epochs; the same command continues."""
     _need_training()
     from offramp.images import load_images
-    from offramp.training.checkpoint import TrainingSettings
     from offramp.training.trainer import train_model as train
 
-    settings = TrainingSettings(seed=seed) if epochs is None else TrainingSettings(seed=seed, epochs=epochs)
+    settings = TrainingSettings(
+        epochs=epochs,
+        seed=seed,
+        batch=batch,
+        filter_lr=filter_lr,
+        warmup=warmup,
+        cooldown=cooldown,
+        shift=shift,
+        cutout=cutout,
+        exit_weights=_numbers("--exit-weights", exit_weights),
+        distillation=distillation,
+    )
     training, test = load_images(data, "train"), load_images(data, "test")
     with _share_bar(json_) as bar:
         task = bar.add_task("training", total=1.0)
@@ -69,6 +104,68 @@ def train_model(
         typer.echo(f"{output}: {len(done.log)} epochs; next: offramp export {output} -o BUNDLE")
 
 
+def attach_exits(
+    module: Annotated[
+        str,
+        typer.Argument(help="FILE.py:NAME or PACKAGE.MODULE:NAME, which gives the torch module when called."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Bundle folder to write.")],
+    at: Annotated[
+        str, typer.Option(help="Submodules to leave after, comma-separated, or auto: spread by their work.")
+    ] = "auto",
+    exits: Annotated[int, typer.Option(min=2, help="Exits that auto makes, the last included.")] = 4,
+    weights: Annotated[
+        Path | None, typer.Option(help="Safetensors file of the module's weights, if the call gives none.")
+    ] = None,
+    trunk: Annotated[str, typer.Option(help="frozen: only the new heads learn; free: everything does.")] = (
+        _EXIT_DEFAULT.trunk
+    ),
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training images.")
+    ] = _EXIT_DEFAULT.epochs,
+    distillation: Annotated[
+        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
+    ] = _EXIT_DEFAULT.distillation,
+    data: DataOption = None,
+    seed: Seed = 0,
+    json_: JsonFlag = False,
+) -> None:
+    """Give a torch module for normalised 32×32 images early exits, train them and write a bundle."""
+    _need_training()
+    from offramp.images import load_images
+    from offramp.training.attach import attach_train_export, partial_path
+
+    settings = ExitTraining(epochs=epochs, seed=seed, trunk=trunk, distillation=distillation)
+    training, test = load_images(data, "train"), load_images(data, "test")
+    names = AUTO if at == AUTO else tuple(name.strip() for name in at.split(","))
+    with _share_bar(json_) as bar:
+        task = bar.add_task("training", total=1.0)
+
+        def show(message: str, share: float, finished: bool) -> None:
+            if finished:
+                bar.console.print(message, soft_wrap=True)
+            bar.update(task, completed=share, description=message)
+
+        try:
+            manifest = attach_train_export(
+                module,
+                output,
+                training,
+                test,
+                settings,
+                at=names,
+                exits=exits,
+                weights=weights,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            kept = partial_path(output)
+            if kept.is_file():
+                errors.print(f"stopped; {kept} keeps the finished epochs, the same command continues")
+            raise typer.Exit(130) from None
+    _print_bundle(manifest, output, json_)
+
+
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle folder to write.")],
@@ -86,6 +183,10 @@ def export(
         manifest = export_bundle(
             run, output, test, progress=lambda images: bar.update(task, completed=images)
         )
+    _print_bundle(manifest, output, json_)
+
+
+def _print_bundle(manifest: BundleManifest, output: Path, json_: bool) -> None:
     if json_:
         print_json({"bundle": str(output), **manifest.model_dump(mode="json", exclude={"training"})})
         return
@@ -93,8 +194,16 @@ def export(
     for name in ("exit", "accuracy", "operations"):
         table.add_column(name, justify="right")
     for number, exit in enumerate(manifest.exits, 1):
-        table.add_row(str(number), f"{exit.accuracy:.4f}", f"{exit.operations:,}")
+        accuracy = "unknown" if exit.accuracy is None else f"{exit.accuracy:.4f}"
+        table.add_row(str(number), accuracy, f"{exit.operations:,}")
     Console().print(table)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise OfframpError(option, text, "must be numbers with commas between") from None
 
 
 def _need_training() -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-EXITS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Widths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,15 +14,33 @@ PIXEL_MEAN = (125.31, 122.95, 113.87)
 PIXEL_STD = (62.99, 62.09, 66.70)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """uint8 [n, 32, 32, 3] to float [n, 3, 32, 32] (channels last in memory), about zero mean, unit spread."""
-    mean = torch.tensor(PIXEL_MEAN, device=images.device)
-    std = torch.tensor(PIXEL_STD, device=images.device)
+@dataclass(frozen=True, slots=True)
+class PixelScale:
+    """Mean and standard deviation of pixels that a network was made for, on the scale 0..255, by channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+CIFAR10_PIXELS = PixelScale(PIXEL_MEAN, PIXEL_STD)
+
+
+def normalise(images: Tensor, scale: PixelScale = CIFAR10_PIXELS) -> Tensor:
+    """uint8 [n, h, w, 3] to float [n, 3, h, w] (channels last in memory), about zero mean, unit spread."""
+    mean = torch.tensor(scale.mean, device=images.device)
+    std = torch.tensor(scale.std, device=images.device)
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 def training_batches(
-    images: Tensor, labels: Tensor, batch: int, shift: int, cutout: int, seed: int, epoch: int
+    images: Tensor,
+    labels: Tensor,
+    batch: int,
+    shift: int,
+    cutout: int,
+    seed: int,
+    epoch: int,
+    scale: PixelScale = CIFAR10_PIXELS,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Every image once in a random order, in batches of `batch`; an incomplete last batch is left out
     unless it is the only one.
@@ -43,7 +62,7 @@ def training_batches(
         offsets = torch.randint(0, 2 * shift + 1, (2, batch), generator=rng)
         holes = torch.randint(0, images.shape[1], (2, batch), generator=rng)
         rows, flip, offsets, holes = (t.to(device) for t in (rows, flip, offsets, holes))
-        x = _shift(normalise(images[rows]), offsets, flip, shift)
+        x = _shift(normalise(images[rows], scale), offsets, flip, shift)
         yield _cut_out(x, holes, cutout), labels[rows]
 
 

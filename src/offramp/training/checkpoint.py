@@ -1,4 +1,4 @@
-"""What a training run leaves on disk: one safetensors file an epoch, never a pickle.
+"""What a training run of the bundled network leaves on disk: one file an epoch.
 
 `checkpoint.safetensors` holds the model's and the optimisers' tensors, and in its metadata the settings,
 the number of finished epochs and the log, so that one rename replaces all of it or nothing.
@@ -6,64 +6,18 @@ the number of finished epochs and the log, so that one rename replaces all of it
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from offramp.errors import OfframpError
+from offramp.training.settings import TrainingSettings
+from offramp.training.state_file import OptimiserTensors, load_state, save_state
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-FORMAT = "offramp.training/1"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """Everything that decides a run's weights, besides the images and the machine's arithmetic.
-
-    Attributes:
-        epochs: passes over the training images.
-        seed: of the first weights, the order of the images and their augmentation.
-        batch: images in a step.
-        filter_lr: peak relative step of filters and hidden weights (Muon).
-        momentum: of the filters' gradient.
-        other_lr: peak rate of everything else (AdamW).
-        warmup: share of the steps over which the rates rise from 0; after it they fall to 0.
-        shift, cutout: pixels, see `augment.training_batches`.
-        smoothing: label smoothing of the cross-entropy.
-        exit_weights: what each exit adds to the loss.
-        distillation: share of an early exit's loss that comes from the last exit's answer.
-        temperature: softens both answers in that share.
-    """
-
-    epochs: int = 28
-    seed: int = 0
-    batch: int = 500
-    filter_lr: float = 0.035
-    momentum: float = 0.85
-    other_lr: float = 0.004
-    warmup: float = 0.1
-    shift: int = 4
-    cutout: int = 6
-    smoothing: float = 0.1
-    exit_weights: tuple[float, ...] = (0.3, 0.3, 0.5, 1.0)
-    distillation: float = 0.5
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise OfframpError("epochs", self.epochs, "must be 1 or more")
-        if self.batch < 2:
-            raise OfframpError("batch", self.batch, "must be 2 or more")
-        if self.seed < 0:
-            raise OfframpError("seed", self.seed, "must be 0 or more")
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings by name, as JSON has them."""
-        return {**asdict(self), "exit_weights": list(self.exit_weights)}
+FORMAT = "offramp.training/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +50,7 @@ class Checkpoint:
     classes: int
     source: str
     model: dict[str, Tensor]
-    optimisers: tuple[dict[int, dict[str, Tensor]], ...]
+    optimisers: tuple[OptimiserTensors, ...]
 
     @property
     def finished(self) -> bool:
@@ -105,28 +59,13 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the folder's checkpoint, whole or not at all."""
-    from safetensors.torch import save_file
-
-    tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in checkpoint.model.items()}
-    for number, optimiser in enumerate(checkpoint.optimisers):
-        for parameter, state in optimiser.items():
-            for name, tensor in state.items():
-                key = f"optimiser.{number}.{parameter}.{name}"
-                tensors[key] = tensor.detach().cpu().contiguous()
-    state_json = json.dumps(
-        {
-            "settings": asdict(checkpoint.settings),
-            "log": [asdict(entry) for entry in checkpoint.log],
-            "classes": checkpoint.classes,
-            "source": checkpoint.source,
-        }
-    )
-    partial = folder / f"{CHECKPOINT_NAME}.part"
-    try:
-        save_file(tensors, partial, metadata={"format": FORMAT, "state": state_json})
-        partial.replace(folder / CHECKPOINT_NAME)
-    finally:
-        partial.unlink(missing_ok=True)
+    state = {
+        "settings": asdict(checkpoint.settings),
+        "log": [asdict(entry) for entry in checkpoint.log],
+        "classes": checkpoint.classes,
+        "source": checkpoint.source,
+    }
+    save_state(folder / CHECKPOINT_NAME, FORMAT, state, checkpoint.model, checkpoint.optimisers)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -135,55 +74,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         OfframpError: there is none, or the file is not one.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / CHECKPOINT_NAME
     if not path.is_file():
         raise OfframpError(
             "run", str(folder), f"must hold a {CHECKPOINT_NAME}", "train one with offramp train-model"
         )
+    state, model, optimisers = load_state(path, FORMAT)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise OfframpError("run", str(path), f"must have format {FORMAT}, has {metadata.get('format')}")
-        return _from_tensors(json.loads(metadata["state"]), tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, OfframpError):
-            raise
+        settings = TrainingSettings(
+            **{**state["settings"], "exit_weights": tuple(state["settings"]["exit_weights"])}
+        )
+        log = tuple(
+            EpochLog(**{**entry, "test_accuracy": tuple(entry["test_accuracy"])}) for entry in state["log"]
+        )
+        return Checkpoint(settings, log, int(state["classes"]), str(state["source"]), model, optimisers)
+    except (KeyError, TypeError, ValueError) as error:
         raise OfframpError("run", str(path), f"is not a readable checkpoint ({error})") from None
-
-
-def _from_tensors(state: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
-    model: dict[str, Tensor] = {}
-    optimisers: dict[int, dict[int, dict[str, Tensor]]] = {}
-    for key, tensor in tensors.items():
-        kind, _, rest = key.partition(".")
-        if kind == "model":
-            model[rest] = tensor
-        else:
-            number, parameter, name = rest.split(".")
-            optimisers.setdefault(int(number), {}).setdefault(int(parameter), {})[name] = tensor
-    settings = dict(state["settings"])
-    settings["exit_weights"] = tuple(settings["exit_weights"])
-    log = tuple(
-        EpochLog(**{**entry, "test_accuracy": tuple(entry["test_accuracy"])}) for entry in state["log"]
-    )
-    ordered = tuple(optimisers[number] for number in sorted(optimisers))
-    return Checkpoint(
-        TrainingSettings(**settings), log, int(state["classes"]), str(state["source"]), model, ordered
-    )
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
-    """The tensors an optimiser carries from step to step, by parameter number."""
-    return {
-        int(number): {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        for number, state in optimiser.state_dict()["state"].items()
-    }
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[int, dict[str, Tensor]]) -> None:
-    """Give an optimiser back what `optimiser_tensors` took from it."""
-    optimiser.load_state_dict({"state": tensors, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -14,32 +14,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from offramp.training.augment import PIXEL_MEAN, PIXEL_STD
+from offramp.errors import OfframpError
+from offramp.training.augment import CIFAR10_PIXELS, PixelScale
+from offramp.training.places import plain_attention
 
 OPSET = 18
-INPUT_NAME = "image"
+IMAGE_INPUT, OTHER_INPUT = "image", "input"
 _NETWORK = "network"
 # Where the exporter records which module a node comes from.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class DeployedNetwork(nn.Module):
-    """The network as it is shipped: uint8 images [n, 32, 32, 3] in, logits of each exit out."""
+    """The network as it is shipped: what it reads in, logits [n, classes] of each exit out.
+
+    With a scale it reads uint8 images [n, h, w, 3] and normalises them; without, what the network reads.
+    """
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, scale: PixelScale | None = CIFAR10_PIXELS) -> None:
         super().__init__()
-        std = torch.tensor(PIXEL_STD).view(1, 3, 1, 1)
         self.network = fold_batch_norm(network)
-        self.register_buffer("scale", 1 / std)
-        self.register_buffer("offset", -torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) / std)
+        self.reads_images = scale is not None
+        if scale is not None:
+            std = torch.tensor(scale.std).view(1, 3, 1, 1)
+            self.register_buffer("scale", 1 / std)
+            self.register_buffer("offset", -torch.tensor(scale.mean).view(1, 3, 1, 1) / std)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def input_name(self) -> str:
+        """What the exported graph calls its input."""
+        return IMAGE_INPUT if self.reads_images else OTHER_INPUT
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits [n, classes] of each exit."""
-        pixels = image.permute(0, 3, 1, 2).float()
-        answers: tuple[Tensor, ...] = self.network(pixels * self.scale + self.offset)
+        if self.reads_images:
+            inputs = inputs.permute(0, 3, 1, 2).float() * self.scale + self.offset
+        answers: tuple[Tensor, ...] = self.network(inputs)
         return answers
 
 
@@ -60,23 +73,46 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     return folded
 
 
-def to_onnx(network: DeployedNetwork, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The graph, with a free batch axis, each weight once, and nodes named after their modules."""
-    example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
-    with _silence():
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("n")},),
-            input_names=[INPUT_NAME],
-            output_names=list(outputs),
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
+def to_onnx(network: DeployedNetwork, outputs: Sequence[str], example: Tensor) -> onnx.ModelProto:
+    """The graph, with a free batch axis, each weight once, and nodes named after their modules.
+
+    Args:
+        network: put into evaluation mode.
+        outputs: a name for each exit.
+        example: one or more inputs of the network, [n, ...].
+
+    Raises:
+        OfframpError: the network has parts that cannot be exported, or fixes the size of a batch.
+    """
+    # From a batch of one the exporter would conclude that the batch is always one.
+    example = example[[0, 0]]
+    with _silence(), plain_attention():
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                input_names=[network.input_name],
+                output_names=list(outputs),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:160]
+            raise OfframpError(
+                "module", type(network.network).__name__, f"no ONNX export ({reason})"
+            ) from None
     assert program is not None
     model = program.model_proto
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise OfframpError(
+            "module",
+            type(network.network).__name__,
+            "its forward pass fixes the number of inputs",
+            "take it from x.shape[0], not from len(x) or a number",
+        )
     _rename(model.graph)
     _strip(model)
     onnx.checker.check_model(model, full_check=True)

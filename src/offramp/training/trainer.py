@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from offramp.errors import OfframpError
 from offramp.images import ImageSet
@@ -20,13 +19,13 @@ from offramp.training.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
     EpochLog,
-    TrainingSettings,
     load_checkpoint,
-    optimiser_tensors,
-    restore_optimiser,
     save_checkpoint,
 )
+from offramp.training.loss import joint_loss, rate_share
 from offramp.training.optimiser import Muon, split_parameters
+from offramp.training.settings import TrainingSettings
+from offramp.training.state_file import optimiser_tensors, restore_optimiser
 
 Progress = Callable[[str, float, bool], None]
 Optimisers = tuple[torch.optim.Optimizer, ...]
@@ -51,7 +50,8 @@ def train_model(
     Args:
         train, test: labelled images; `test` is only measured, nothing is chosen by it.
         resume: True continues the run in `folder` and fails if there is none; False fails if there is
-            one; None continues an unfinished one with these settings, or starts.
+            one; None continues an unfinished one with these settings, or starts. The number of epochs may
+            differ from the run's if neither number has had the rates fall yet: the weights so far are the same.
         progress: called with a line of text, the share of all steps done (0 to 1) and whether an epoch has
             just been finished and saved.
 
@@ -135,7 +135,7 @@ def measure_accuracy(model: nn.Module, images: ImageSet) -> tuple[float, ...]:
     model.eval()
     for start in range(0, len(images), EVALUATION_BATCH):
         x = normalise(torch.from_numpy(images.images[start : start + EVALUATION_BATCH]).to(device))
-        with _autocast(device):
+        with autocast(device):
             answers = torch.stack([logits.argmax(1) for logits in model(x)])
         right.append((answers.cpu() == labels[start : start + EVALUATION_BATCH]).sum(1))
     model.train(was_training)
@@ -161,15 +161,17 @@ def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> 
         raise OfframpError("-o", str(folder), "holds a run already", "name another folder or resume it")
     state = load_checkpoint(folder)
     old, new = asdict(state.settings), asdict(settings)
+    open_end = len(state.log) <= min(state.settings.constant_until, settings.constant_until)
+    free = {"epochs", "cooldown"} if open_end else set()
     for name in new:
-        if old[name] != new[name]:
+        if old[name] != new[name] and name not in free:
             raise OfframpError(
                 name,
                 new[name],
                 f"the run in {folder} was started with {old[name]}",
                 "use the same settings or another folder",
             )
-    return state
+    return replace(state, settings=settings)
 
 
 def _train_epoch(
@@ -183,21 +185,29 @@ def _train_epoch(
 ) -> tuple[float, float]:
     """One pass over the images; mean loss and the last exit's accuracy on the way."""
     steps = max(1, len(images) // settings.batch)
-    rates = _rates(settings, steps * settings.epochs)
     batches = training_batches(
         images, labels, settings.batch, settings.shift, settings.cutout, settings.seed, epoch
     )
+    rising, falling = (steps * phase for phase in settings.phases)
     losses: list[float] = []
     right = seen = 0
     model.train()
     for number, (x, y) in enumerate(batches):
         done = epoch * steps + number
+        rate = rate_share(done, steps * settings.epochs, rising, falling)
         for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = peak * rates[done]
-        with _autocast(x.device):
+                group["lr"] = peak * rate
+        with autocast(x.device):
             outputs = [logits.float() for logits in model(x)]
-        loss = joint_loss(outputs, y, settings)
+        loss = joint_loss(
+            outputs,
+            y,
+            settings.exit_weights,
+            smoothing=settings.smoothing,
+            distillation=settings.distillation,
+            temperature=settings.temperature,
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers:
             optimiser.step()
@@ -213,30 +223,8 @@ def _train_epoch(
     return sum(losses) / len(losses), right / seen
 
 
-def joint_loss(outputs: list[Tensor], labels: Tensor, settings: TrainingSettings) -> Tensor:
-    """Weighted sum over exits of cross-entropy and, but for the last, distance to the last exit's answer."""
-    soft = settings.temperature
-    teacher = functional.softmax(outputs[-1].detach() / soft, dim=1)
-    total = outputs[0].new_zeros(())
-    for number, (weight, logits) in enumerate(zip(settings.exit_weights, outputs, strict=True)):
-        loss = functional.cross_entropy(logits, labels, label_smoothing=settings.smoothing)
-        if number < len(outputs) - 1:
-            distance = functional.kl_div(
-                functional.log_softmax(logits / soft, dim=1), teacher, reduction="batchmean"
-            )
-            loss = (1 - settings.distillation) * loss + settings.distillation * soft**2 * distance
-        total = total + weight * loss
-    return total
-
-
-def _rates(settings: TrainingSettings, steps: int) -> list[float]:
-    """Each step's share of the peak rate: up in a line, then down in a line to (almost) nothing."""
-    rising = max(1.0, steps * settings.warmup)
-    return [min((step + 1) / rising, (steps - step) / max(1.0, steps - rising)) for step in range(steps)]
-
-
 @contextmanager
-def _autocast(device: torch.device) -> Iterator[None]:
+def autocast(device: torch.device) -> Iterator[None]:
     """bfloat16 where the processor computes in it, else plain float32."""
     fast = device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
