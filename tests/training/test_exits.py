@@ -31,7 +31,8 @@ from offramp.training.exit_training import train_exits  # noqa: E402
 from offramp.training.exits import BranchedNetwork, attach_exits  # noqa: E402
 from offramp.training.export import CheckSet, export_exits  # noqa: E402
 from offramp.training.heads import make_head  # noqa: E402
-from offramp.training.places import Place, _nearest, hooked, macs_of, plain_attention, trace  # noqa: E402
+from offramp.training.hooks import BEFORE, hooked, plain_attention  # noqa: E402
+from offramp.training.places import Place, _nearest, macs_of, trace  # noqa: E402
 from offramp.training.settings import ExitTraining  # noqa: E402
 
 KINDS = sorted(MODULES)
@@ -82,10 +83,19 @@ def test_a_place_is_alone_if_nothing_reaches_the_answer_around_it(kind: str) -> 
     inputs = inputs_for(kind, 2)
     places = [place for place in trace(module, inputs).places if place.calls == 1 and place.shape]
     assert any(place.alone for place in places)
+    views: dict[str, bool] = {}
 
     @torch.no_grad()
     def answer(name: str, seed: int, stead: Tensor) -> Tensor:
-        with hooked(module, {name: lambda part, args, output: stead.clone()}):
+        def write(value: Tensor) -> Tensor | None:
+            if not name.startswith(BEFORE):
+                return stead.clone()
+            # Others may read what the submodule reads: the tensor itself is written to, for all.
+            views[name] = value._is_view()
+            value.copy_(stead)
+            return None
+
+        with hooked(module, {name: write}):
             result: Tensor = module(inputs_for(kind, 2, seed))
             return result
 
@@ -94,7 +104,9 @@ def test_a_place_is_alone_if_nothing_reaches_the_answer_around_it(kind: str) -> 
         first, second = (answer(place.name, seed, noise) for seed in (0, 1))
         matters = not torch.equal(first, answer(place.name, 0, -noise))
         assert place.on_the_way == matters, place
-        if not place.handed_on:  # another in the stead of a tensor handed on leaves the first where it was
+        # Another in the stead of a tensor handed on leaves the first where it was; writing to a view
+        # writes to more than the view.
+        if not place.handed_on and not views.get(place.name):
             assert place.alone == (matters and torch.equal(first, second)), place
 
 
@@ -104,7 +116,9 @@ def test_work_before_a_place_is_that_of_the_layers_run_before_it(kind: str) -> N
     module, total, before = make_module(kind).eval(), 0, {}
 
     def note(name: str) -> Any:
-        def hook(part: nn.Module, args: Any, output: Tensor) -> None:
+        part = module.get_submodule(name)
+
+        def hook(output: Tensor) -> None:
             nonlocal total
             if isinstance(part, nn.Conv2d | nn.Linear):
                 total += output[0].numel() * part.weight[0].numel()
@@ -118,8 +132,55 @@ def test_work_before_a_place_is_that_of_the_layers_run_before_it(kind: str) -> N
     assert found.macs == total
     assert found.classes == CLASSES
     for place in found.places:
-        if not place.handed_on:
+        if not place.handed_on and not place.name.startswith(BEFORE):
             assert place.macs == before[place.name]
+
+
+def test_a_sum_made_in_the_forward_pass_is_where_the_next_submodule_reads_it() -> None:
+    tokens, features = 16 * 16 * 16, 2 * 16 * 16 * 32
+    first, network = 16 * 16 * 48, attach_exits(make_module("mixer"), inputs_for("mixer", 2), exits=3)
+    assert network.macs[-1] == first + 3 * (tokens + features) + 16 * CLASSES
+    found = {place.name: place for place in trace(network.trunk, inputs_for("mixer", 2)).places}
+    between = found["before:features.1"]
+    assert between.alone
+    assert between.shape == (16, 16)
+    assert between.macs == first + 2 * tokens + features
+    assert not found["features.1"].alone
+    # What a submodule reads from another is that one's output and has no second name.
+    assert "before:features.1.1" not in found
+    assert "before:patches" not in found
+    assert all(name.startswith(BEFORE) for name in network.places)
+
+
+def test_auto_skips_what_no_head_reads_and_what_leaves_no_work() -> None:
+    volume = nn.Sequential(
+        nn.Conv3d(1, 8, 3, padding=1),
+        nn.Flatten(),
+        nn.Linear(512, 64),
+        nn.ReLU(),
+        nn.Linear(64, 512),
+        nn.Linear(512, 9),
+    )
+    example = torch.zeros(2, 1, 4, 4, 4)
+    assert "0" not in attach_exits(volume, example, exits=3).places
+    with pytest.raises(OfframpError, match="1 to 3 axes"):
+        attach_exits(volume, example, ["0"])
+    late = nn.Sequential(nn.Conv2d(3, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
+    with pytest.raises(OfframpError, match="has places for 1"):
+        attach_exits(late, torch.zeros(2, 3, 8, 8), exits=2)
+
+
+def test_a_module_that_is_scripted_or_of_other_floats_is_refused() -> None:
+    inputs = inputs_for("vector", 2)
+    with pytest.raises(OfframpError, match="must be float32"):
+        attach_exits(make_module("vector").double(), inputs.double())
+    with pytest.raises(OfframpError, match="must be float32"):
+        attach_exits(make_module("vector").bfloat16(), inputs.bfloat16())
+    plain = make_module("plain").eval()
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        scripted = torch.jit.trace(plain, inputs_for("plain", 2))
+    with pytest.raises(OfframpError, match="TorchScript"):
+        attach_exits(scripted, inputs_for("plain", 2))
 
 
 @given(
@@ -346,8 +407,10 @@ def test_a_module_that_does_not_do_is_one_clear_line(change: Any, complaint: str
 
 
 def test_more_exits_than_places_are_refused() -> None:
-    with pytest.raises(OfframpError, match="has places for 6"):
-        attach_exits(make_module("vector"), inputs_for("vector", 2), exits=7)
+    # After the fifth of its six layers, no head would take less work than the sixth.
+    assert len(attach_exits(make_module("vector"), inputs_for("vector", 2), exits=5).places) == 4
+    with pytest.raises(OfframpError, match="has places for 5"):
+        attach_exits(make_module("vector"), inputs_for("vector", 2), exits=6)
     with pytest.raises(OfframpError, match="2 or more"):
         attach_exits(make_module("vector"), inputs_for("vector", 2), exits=1)
     with pytest.raises(OfframpError, match="batch"):

@@ -105,6 +105,26 @@ class Words(nn.Module):
         return self.classify(self.layers(self.embed(words)).mean(1))
 
 
+class Mixer(nn.Module):
+    """Adds to its shortcuts in its own forward pass: no submodule has for its output what everything passes through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.tokens = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.features = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(3)
+        )
+        self.classify = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        for tokens, features in zip(self.tokens, self.features, strict=True):
+            x = x + tokens(x.transpose(1, 2)).transpose(1, 2)
+            x = x + features(x)
+        return self.classify(x.mean(1))
+
+
 class Bytes(nn.Module):
     """Reads images as cameras give them and normalises them itself."""
 
@@ -130,6 +150,7 @@ MODULES = {
     "words": Words,
     "vector": vector,
     "bytes": Bytes,
+    "mixer": Mixer,
 }
 
 

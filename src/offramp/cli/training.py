@@ -111,7 +111,10 @@ def attach_exits(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle folder to write.")],
     at: Annotated[
-        str, typer.Option(help="Submodules to leave after, comma-separated, or auto: spread by their work.")
+        str,
+        typer.Option(
+            help="Submodules to leave after (or before:NAME), comma-separated, or auto: spread by their work."
+        ),
     ] = "auto",
     exits: Annotated[int, typer.Option(min=2, help="Exits that auto makes, the last included.")] = 4,
     weights: Annotated[

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from offramp.errors import OfframpError
 from offramp.training.augment import CIFAR10_PIXELS, PixelScale
-from offramp.training.places import plain_attention
+from offramp.training.hooks import plain_attention
 
 OPSET = 18
 IMAGE_INPUT, OTHER_INPUT = "image", "input"

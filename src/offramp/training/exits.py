@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError
-from offramp.training.heads import make_head
-from offramp.training.places import Hook, Trace, hooked, macs_of, plain_attention, spread, trace
+from offramp.training.heads import can_read, make_head
+from offramp.training.hooks import Hook, hooked, plain_attention
+from offramp.training.places import Place, Trace, macs_of, spread, trace
 from offramp.training.settings import AUTO
 
 
@@ -45,9 +45,9 @@ class BranchedNetwork(nn.Module):
         answers: dict[str, Tensor] = {}
 
         def leave(name: str, head: nn.Module) -> Hook:
-            def hook(part: nn.Module, args: Any, output: Tensor) -> None:
+            def hook(value: Tensor) -> None:
                 # What comes next in the trunk may write into its input.
-                answers[name] = head(output.clone())
+                answers[name] = head(value.clone())
 
             return hook
 
@@ -79,7 +79,8 @@ def attach_exits(
     Args:
         module: takes one tensor [n, ...] and gives logits [n, classes].
         example: one or more inputs of the shape and type that the module takes.
-        at: names of submodules whose outputs get an exit, or "auto" for places that split the work evenly.
+        at: names of submodules whose outputs get an exit, "before:NAME" for what one reads, or "auto" for
+            places that split the work evenly.
         exits: how many exits "auto" makes, the module's own last one included; at least 2.
         seed: of the heads' first weights.
 
@@ -97,7 +98,7 @@ def attach_exits(
     if at == AUTO:
         if exits < 2:
             raise OfframpError("exits", exits, "must be 2 or more")
-        names: Sequence[str] = spread(found, exits - 1)
+        names: Sequence[str] = spread(found, exits - 1, lambda place: _affordable(place, found))
     elif isinstance(at, str):
         raise OfframpError("at", at, f"must be a list of submodules or {AUTO!r}")
     else:
@@ -121,16 +122,27 @@ def _branched(
 ) -> BranchedNetwork:
     """The network with its exits in order of work."""
     device = example.device
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     branches = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for place in sorted((found.named(name) for name in names), key=lambda place: place.macs):
-            head = make_head(place, found.macs, found.classes).to(device, dtype)
-            assert place.shape is not None
-            blank = torch.zeros((1, *place.shape), device=device, dtype=dtype)
-            cost = place.macs + macs_of(head.eval(), blank)
-            branches.append((cost, place.name, head))
+            head = make_head(place, found.macs, found.classes).to(device)
+            branches.append((place.macs + _head_macs(head, place, device), place.name, head))
     branches.sort(key=lambda branch: branch[0])
     costs, places, heads = zip(*branches, strict=True)
     return BranchedNetwork(module, places, heads, (*costs, found.macs), found.classes)
+
+
+def _affordable(place: Place, found: Trace) -> bool:
+    """Whether there is a head for the place, and an exit there takes less work than the last."""
+    assert place.shape is not None
+    if not can_read(place.shape):
+        return False
+    with torch.random.fork_rng(devices=[]):
+        head = make_head(place, found.macs, found.classes)
+    return place.macs + _head_macs(head, place, torch.device("cpu")) < found.macs
+
+
+def _head_macs(head: nn.Module, place: Place, device: torch.device) -> int:
+    assert place.shape is not None
+    return macs_of(head.eval(), torch.zeros((1, *place.shape), device=device))

@@ -14,6 +14,11 @@ _STEP = 8
 _SIDES = (8, 4, 2, 1)
 
 
+def can_read(shape: tuple[int, ...]) -> bool:
+    """Whether there is a head for tensors of this shape, the batch left out."""
+    return 1 <= len(shape) <= 3
+
+
 def make_head(place: Place, total_macs: int, classes: int) -> nn.Module:
     """A head for a place's output: [c, h, w] is a feature map, [t, d] a sequence of tokens, [d] a vector.
 
@@ -33,7 +38,7 @@ def make_head(place: Place, total_macs: int, classes: int) -> nn.Module:
         case (features,):
             return VectorHead(features, classes, budget)
     raise OfframpError(
-        "at", place.name, f"its output for one input is {list(place.shape)}, must have 1 to 3 axes"
+        "at", place.name, f"what one input gives there is {list(place.shape)}, must have 1 to 3 axes"
     )
 
 

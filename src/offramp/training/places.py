@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.errors import OfframpError
-
-Hook = Callable[[nn.Module, Any, Any], Any]
+from offramp.training.hooks import BEFORE, Hook, hooked, plain_attention, run, spots
+from offramp.training.ways import Way, follow
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The output of one submodule.
+    """The output of one submodule, or what one reads where that is no submodule's output.
 
     Attributes:
-        name: the submodule's, as `named_modules` gives it.
+        name: the submodule's, as `named_modules` gives it; after `before:` for what it reads.
         calls: how often a forward pass runs it.
         shape: of its output for one input; None if the output is not one tensor [n, ...].
         macs: multiply-accumulates of everything that runs before it has its output, for one input.
@@ -61,32 +59,10 @@ class Trace:
         if place.calls != 1:
             raise OfframpError("at", name, f"runs {place.calls} times in a forward pass, must run once")
         if place.shape is None:
-            raise OfframpError("at", name, "its output must be one tensor whose first axis is the batch")
+            raise OfframpError("at", name, "must be one tensor of floats whose first axis is the batch")
         if not place.on_the_way:
             raise OfframpError("at", name, "is not on the way from the input to the answer")
         return place
-
-
-@contextmanager
-def hooked(module: nn.Module, hooks: dict[str, Hook]) -> Iterator[None]:
-    """Forward hooks on named submodules for the time of the block; the module keeps none."""
-    handles = [module.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Keep torch's attention layers from a fused path on which their submodules are not run."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def trace(module: nn.Module, example: Tensor) -> Trace:
@@ -97,8 +73,10 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
         example: what it takes, [n, ...].
 
     Raises:
-        OfframpError: the module does not run on `example`, or its answer is not one tensor [n, classes].
+        OfframpError: the module does not run on `example`, its answer is not one tensor [n, classes], it
+            is not of 32-bit floats, or it is scripted.
     """
+    _refuse_foreign(module, example)
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -107,7 +85,7 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
             parameter.requires_grad_(False)
         with plain_attention():
             outputs, total, classes = _measure(module, example)
-            ways = _follow(module, example)
+            ways = follow(module, example)
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
@@ -115,10 +93,24 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
             part.training = mode
     places = []
     for name, seen in sorted(outputs.items(), key=lambda item: item[1].order):
-        way = ways.get(name, _Way(False, False, name))
+        way = ways.get(name, Way(False, False, name))
         macs = outputs[way.made_by].macs
+        if name.startswith(BEFORE) and not (way.on and way.made_by == name and macs):
+            continue  # the network's own input, or another place's tensor
         places.append(Place(name, seen.calls, seen.shape, macs, way.on, way.alone, macs < seen.macs))
     return Trace(tuple(places), classes, total)
+
+
+def _refuse_foreign(module: nn.Module, example: Tensor) -> None:
+    kind = type(module).__name__
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise OfframpError(
+            "module", kind, "is compiled to TorchScript", "give the module that it was made from"
+        )
+    for tensor in (example, *module.parameters(), *module.buffers()):
+        if tensor.dtype.is_floating_point and tensor.dtype != torch.float32:
+            shown = str(tensor.dtype).removeprefix("torch.")
+            raise OfframpError("module", kind, f"computes in {shown}, must be float32", "call its float()")
 
 
 def macs_of(module: nn.Module, example: Tensor) -> int:
@@ -135,20 +127,20 @@ def _counting() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def spread(trace: Trace, count: int) -> tuple[str, ...]:
+def spread(trace: Trace, count: int, fits: Callable[[Place], bool]) -> tuple[str, ...]:
     """`count` places that split the module's work into parts as equal as its structure allows.
 
-    Only places through which everything passes count. Among those with the same work before them the last
-    is taken: it is after activation and pooling, and the outermost of nested modules. The sum of the
-    distances to equal parts is the least possible.
+    Only places through which everything passes and that `fits` accepts count. Among those with the same
+    work before them the last is taken: it is after activation and pooling, and the outermost of nested
+    modules. The sum of the distances to equal parts is the least possible.
 
     Raises:
         OfframpError: there are fewer such places.
     """
     levels: dict[int, str] = {}
     for place in trace.places:
-        fits = place.alone and place.calls == 1 and place.shape and not place.handed_on
-        if fits and 0 < place.macs < trace.macs:
+        whole = place.alone and place.calls == 1 and place.shape and not place.handed_on
+        if whole and 0 < place.macs < trace.macs and fits(place):
             levels[place.macs] = place.name
     costs = sorted(levels)
     if count > len(costs):
@@ -186,13 +178,13 @@ class _Seen:
 
 
 def _measure(module: nn.Module, example: Tensor) -> tuple[dict[str, _Seen], int, int]:
-    """What each submodule gave and the work until then; the whole's work; the number of classes."""
+    """What each submodule read and gave and the work until then; the whole's work; the number of classes."""
     seen: dict[str, _Seen] = {}
     size = len(example)
     with _counting() as counter:
 
         def note(name: str) -> Hook:
-            def hook(part: nn.Module, args: Any, output: Any) -> None:
+            def hook(output: Any) -> None:
                 entry = seen.setdefault(name, _Seen())
                 entry.calls += 1
                 entry.order = sum(other.calls for other in seen.values())
@@ -202,113 +194,6 @@ def _measure(module: nn.Module, example: Tensor) -> tuple[dict[str, _Seen], int,
 
             return hook
 
-        with hooked(module, {name: note(name) for name, _ in module.named_modules() if name}):
-            answer = _run(module, example)
+        with hooked(module, {name: note(name) for name in spots(module)}):
+            answer = run(module, example)
     return seen, int(counter.get_total_flops()) // 2 // size, int(answer.shape[1])
-
-
-def _run(module: nn.Module, example: Tensor) -> Tensor:
-    try:
-        answer = module(example)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        shown = f"{example.dtype} {list(example.shape)}".removeprefix("torch.")
-        raise OfframpError("module", type(module).__name__, f"does not run on {shown} ({reason})") from None
-    if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(example):
-        given = f"a tensor {list(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
-        raise OfframpError(
-            "module", type(module).__name__, f"gives {given}, must give one tensor [n, classes]"
-        )
-    return answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """Whether an output is on the way, whether alone, and the first module that gave the same tensor."""
-
-    on: bool
-    alone: bool
-    made_by: str
-
-
-@dataclass(slots=True)
-class _Sources:
-    """Tensors that stand for the input in the graph of gradients."""
-
-    leaves: list[Tensor] = field(default_factory=list)
-
-    def start(self, value: Tensor) -> Tensor:
-        """The value, now the beginning of a graph, and one that may be written into."""
-        leaf = value.detach().requires_grad_()
-        self.leaves.append(leaf)
-        return leaf.clone()
-
-
-class _FirstFloats(TorchFunctionMode):
-    """Where the input is of integers, the first floats made from it stand for it: they can have gradients."""
-
-    def __init__(self, sources: _Sources, entry: Tensor) -> None:
-        super().__init__()
-        self._sources = sources
-        # Kept alive, so that no other tensor takes the identity of one that is followed.
-        self._followed = {id(entry): entry}
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and not result.requires_grad:
-            parts, _ = tree_flatten((args, kwargs))
-            if any(id(part) in self._followed for part in parts):
-                if result.is_floating_point():
-                    return self._sources.start(result)
-                self._followed[id(result)] = result
-        return result
-
-
-def _follow(module: nn.Module, example: Tensor) -> dict[str, _Way]:
-    """How each submodule's output lies between input and answer.
-
-    Read from the graph that torch keeps for gradients.
-    """
-    sources, nodes = _Sources(), {}
-
-    def note(name: str) -> Hook:
-        def hook(part: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                nodes[name] = output.grad_fn
-
-        return hook
-
-    with (
-        torch.enable_grad(),
-        hooked(module, {name: note(name) for name, _ in module.named_modules() if name}),
-    ):
-        if example.is_floating_point():
-            answer = _run(module, sources.start(example))
-        else:
-            with _FirstFloats(sources, example):
-                answer = _run(module, example)
-        ends = {id(leaf) for leaf in sources.leaves}
-        before = _ancestors(answer.grad_fn, None)
-        ways: dict[str, _Way] = {}
-        makers: dict[Any, str] = {}
-        for name, node in nodes.items():
-            on = node is not None and node in before
-            around = _ancestors(answer.grad_fn, node) if on else set()
-            alone = on and not any(id(getattr(other, "variable", None)) in ends for other in around)
-            ways[name] = _Way(on, alone, makers.setdefault(node, name) if on else name)
-    return ways
-
-
-def _ancestors(start: Any, barrier: Any) -> set[Any]:
-    """Every node that `start` comes from, itself included, without going through `barrier`."""
-    found: set[Any] = set()
-    left = [start]
-    while left:
-        node = left.pop()
-        if node is None or node is barrier or node in found:
-            continue
-        found.add(node)
-        left.extend(parent for parent, _ in node.next_functions)
-    return found
