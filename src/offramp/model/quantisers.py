@@ -123,7 +123,8 @@ class AffineBytes:
         np.divide(scaled, step, out=scaled)
         np.rint(scaled, out=scaled)
         np.clip(scaled, 0, _STEPS, out=scaled)
-        return parameters.tobytes() + scaled.astype(np.uint8).tobytes()
+        steps = scaled.astype(np.uint8)
+        return b"".join((parameters.tobytes(), steps.tobytes()))
 
     def unpack(self, packed: memoryview, spec: TensorSpec, size: int) -> Array:
         """See `Quantiser`."""
@@ -135,8 +136,8 @@ class AffineBytes:
                 f"scale of {spec.name}", "NaN, infinite or negative", "must be finite, with steps >= 0"
             )
         steps = np.frombuffer(packed, dtype=np.uint8, offset=groups * _PARAMETERS.itemsize)
-        wide = np.float64 if spec.dtype == "float64" else np.float32
-        rows = steps.reshape(groups, -1).astype(wide)
+        wide = np.dtype(np.float64 if spec.dtype == "float64" else np.float32)
+        rows: Array = steps.reshape(groups, -1).astype(wide)
         rows *= step.astype(wide)[:, None]
         rows += low.astype(wide)[:, None]
         if spec.dtype == "float16":
