@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from offramp import equations
 from offramp.equations import BoolArray, FloatArray, IntArray
-from offramp.profile import ExitCoefficients
+from offramp.profile import CodedCut, ExitCoefficients
 from offramp.task import UNCODED, Decision
 
 StrArray = npt.NDArray[np.str_]
@@ -85,6 +85,39 @@ def cut_costs(exit: ExitCoefficients, size: int) -> CutCosts:
         np.concatenate((tail_s, decode_s + tail_s[coded])),
         np.concatenate((accuracy, np.array([each.accuracy for each in exit.codecs]))),
     )
+
+
+SAME_ACCURACY = 5e-4
+"""Accuracies that are nearer to each other than this are alike: ten thousand images tell no more apart."""
+
+
+def worthwhile(exits: tuple[ExitCoefficients, ...]) -> tuple[ExitCoefficients, ...]:
+    """Without codecs that another one, or none, beats at the same cut: in every time and byte at all sizes >= 1.
+
+    Of equal ones the first stays. An accuracy that is lower by `SAME_ACCURACY` at most is not worse.
+    """
+    return tuple(replace(exit, codecs=_unbeaten(exit)) for exit in exits)
+
+
+def _unbeaten(exit: ExitCoefficients) -> tuple[CodedCut, ...]:
+    def costs(coded: CodedCut) -> FloatArray:
+        lines = np.array([coded.device_s, coded.edge_s, coded.output_bytes])
+        return np.concatenate((lines[:, 0], lines.sum(axis=1)))
+
+    def beaten(row: int) -> bool:
+        own = exit.codecs[row]
+        slope, intercept = exit.output_bytes[own.cut]
+        others = [CodedCut(own.cut, UNCODED, exit.accuracy, (0, 0), (0, 0), (slope, intercept)), *exit.codecs]
+        for place, other in enumerate(others, start=-1):
+            if place == row or other.cut != own.cut or other.accuracy < own.accuracy - SAME_ACCURACY:
+                continue
+            difference = costs(other) - costs(own)
+            equal = not difference.any() and other.accuracy <= own.accuracy
+            if (difference <= 0).all() and (place < row or not equal):
+                return True
+        return False
+
+    return tuple(coded for row, coded in enumerate(exit.codecs) if not beaten(row))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
