@@ -8,7 +8,7 @@ would unpack to any other number of bytes is refused before it is unpacked. No p
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -181,18 +181,26 @@ def installed_codecs() -> tuple[str, ...]:
     return tuple(name for name, codec in CODECS.items() if codec.installed)
 
 
+def named_codecs(names: str | None, all_of: Collection[str]) -> tuple[str, ...]:
+    """Codecs from a list with commas; those in `all_of` for `all`; `fp32` and None add nothing.
+
+    They need not be installed. Raises OfframpError for a name that is none.
+    """
+    wanted = set(all_of) if names == "all" else {name.strip() for name in (names or "").split(",")}
+    for name in sorted(wanted - {"", UNCODED}):
+        find_codec(name)
+    return tuple(name for name in CODECS if name in wanted)
+
+
 def chosen_codecs(names: str) -> tuple[str, ...]:
-    """Codecs from a list with commas, or all that are installed for `all`; `fp32` adds nothing.
+    """Codecs that this host is to use, from a list with commas; all that are installed for `all`.
 
     Raises OfframpError for a name that is none, MissingExtraError for one whose package is not installed.
     """
-    if names == "all":
-        return installed_codecs()
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name != UNCODED:
-            find_codec(name).require()
-    return tuple(name for name in CODECS if name in wanted)
+    chosen = named_codecs(names, installed_codecs())
+    for name in chosen:
+        find_codec(name).require()
+    return chosen
 
 
 def codecs_for(specs: Sequence[TensorSpec], among: Iterable[str]) -> list[Codec]:
