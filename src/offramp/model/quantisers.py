@@ -11,6 +11,7 @@ from offramp.errors import OfframpError
 from offramp.model.tensors import Array, TensorSpec
 
 _HALF_MAX = float(np.finfo(np.float16).max)
+_SINGLE_MAX = float(np.finfo(np.float32).max)
 _STEPS = 255
 _PARAMETERS = np.dtype([("low", "<f4"), ("step", "<f4")])
 
@@ -107,17 +108,15 @@ class AffineBytes:
     def pack(self, array: Array, spec: TensorSpec) -> bytes:
         """See `Quantiser`. An element is at most half a step of its group off, and a group of equals exact."""
         rows = self._rows(array, spec)
-        low, high = rows.min(axis=1), rows.max(axis=1)
+        low, high = (edge(axis=1).astype(np.float64) for edge in (rows.min, rows.max))
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise _not_finite(spec)
+        low, high = np.clip(low, -_SINGLE_MAX, _SINGLE_MAX), np.clip(high, -_SINGLE_MAX, _SINGLE_MAX)
         parameters = np.empty(len(rows), dtype=_PARAMETERS)
-        parameters["low"] = low = np.clip(low, *_float32_range()).astype(np.float32)
-        spread = np.clip(high, *_float32_range()).astype(np.float64) - low.astype(np.float64)
-        parameters["step"] = spread / _STEPS
-        # A difference of two finite numbers may be infinite in their own type.
-        wide = (
-            np.float32 if spread.max() < np.finfo(np.float32).max and rows.dtype != np.float64 else np.float64
-        )
+        parameters["low"] = low
+        parameters["step"] = (high - parameters["low"].astype(np.float64)).clip(0) / _STEPS
+        wide = _arithmetic(spec, low, high)
+        low = parameters["low"].astype(wide)
         step = np.where(parameters["step"] > 0, parameters["step"], 1).astype(wide)[:, None]
         scaled = np.subtract(rows, low[:, None], dtype=wide)
         np.divide(scaled, step, out=scaled)
@@ -136,12 +135,13 @@ class AffineBytes:
                 f"scale of {spec.name}", "NaN, infinite or negative", "must be finite, with steps >= 0"
             )
         steps = np.frombuffer(packed, dtype=np.uint8, offset=groups * _PARAMETERS.itemsize)
-        wide = np.dtype(np.float64 if spec.dtype == "float64" else np.float32)
+        wide = _arithmetic(spec, low, low + _STEPS * step)
         rows: Array = steps.reshape(groups, -1).astype(wide)
         rows *= step.astype(wide)[:, None]
         rows += low.astype(wide)[:, None]
-        if spec.dtype == "float16":
-            np.clip(rows, -_HALF_MAX, _HALF_MAX, out=rows)
+        if wide.itemsize > 4 or spec.dtype == "float16":
+            most = np.finfo(spec.dtype).max
+            np.clip(rows, -most, most, out=rows)
         return self._array(rows.astype(spec.dtype, copy=False), spec, size)
 
     def _groups(self, spec: TensorSpec, size: int) -> int:
@@ -175,15 +175,16 @@ def _is_float(spec: TensorSpec) -> bool:
 
 
 def _is_scale(low: FloatArray, step: FloatArray) -> bool:
+    # Two roundings to single precision lie between an encoder's largest number and this one.
     top = low + _STEPS * step
-    # Two roundings to float32 lie between an encoder's largest number and `top`.
-    most = float(np.finfo(np.float32).max) * (1 + 1e-6)
-    return bool(np.isfinite(low).all() and (step >= 0).all() and (top <= most).all())
+    return bool(np.isfinite(low).all() and (step >= 0).all() and (top <= _SINGLE_MAX * (1 + 1e-6)).all())
 
 
-def _float32_range() -> tuple[float, float]:
-    most = float(np.finfo(np.float32).max)
-    return -most, most
+def _arithmetic(spec: TensorSpec, low: FloatArray, high: FloatArray) -> np.dtype[np.generic]:
+    """Single precision, unless the tensor has more or a difference of its numbers could overflow."""
+    greatest = max(float(np.abs(low).max()), float(np.abs(high).max()))
+    single = spec.dtype != "float64" and greatest < _SINGLE_MAX / 4
+    return np.dtype(np.float32 if single else np.float64)
 
 
 def _little(spec: TensorSpec) -> np.dtype[np.generic]:
