@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -152,7 +152,7 @@ class Instance:
                 "answer_s": system.network.answer_s,
                 "edge_workers": system.network.edge_workers,
             },
-            "exits": [_exit_dict(exit) for exit in system.exits],
+            "exits": [exit.to_dict() for exit in system.exits],
             "tasks": [
                 {"arrival_s": t.arrival_s, "size": t.size, "budget_s": t.budget_s, "device": t.device}
                 for t in self.tasks
@@ -165,18 +165,6 @@ class Instance:
         if self.scenario is not None:
             value["scenario"] = self.scenario.model_dump(mode="json")
         return dump_json(value)
-
-
-def _exit_dict(exit: ExitCoefficients) -> dict[str, Any]:
-    value: dict[str, Any] = {
-        "accuracy": exit.accuracy,
-        "device_s": exit.device_s.tolist(),
-        "edge_s": exit.edge_s.tolist(),
-        "output_bytes": exit.output_bytes.tolist(),
-    }
-    if exit.codecs:
-        value["codecs"] = [asdict(coded) for coded in exit.codecs]
-    return value
 
 
 def _instance(model: InstanceModel, source: str) -> Instance:

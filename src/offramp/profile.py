@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
+from offramp.task import UNCODED
 from offramp.validation import parse_json, read_text
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -62,6 +63,27 @@ class ExitCoefficients:
     def layers(self) -> int:
         """l_m: the layers on this exit's path, and its largest cut."""
         return len(self.device_s)
+
+    def accuracy_with(self, cut: int, codec: str) -> float:
+        """The exit's accuracy when what crosses at a cut travels in a codec; ValueError if that is no choice."""
+        if codec == UNCODED:
+            return self.accuracy
+        for coded in self.codecs:
+            if (coded.cut, coded.codec) == (cut, codec):
+                return coded.accuracy
+        raise ValueError(f"no codec {codec} at cut {cut}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As an instance file has it; without `codecs` where there are none."""
+        value: dict[str, Any] = {
+            "accuracy": self.accuracy,
+            "device_s": self.device_s.tolist(),
+            "edge_s": self.edge_s.tolist(),
+            "output_bytes": self.output_bytes.tolist(),
+        }
+        if self.codecs:
+            value["codecs"] = [asdict(coded) for coded in self.codecs]
+        return value
 
     def with_edge_factor(self, factor: float) -> ExitCoefficients:
         """The same exit on an edge that takes `factor` times as long."""
