@@ -16,7 +16,7 @@ from offramp.equations import TIME_TOLERANCE_S
 from offramp.errors import OfframpError
 from offramp.instance import Instance, parse_instance
 from offramp.observation import Timing
-from offramp.options import SAME_ACCURACY, Gain, OptionTable, System, worthwhile
+from offramp.options import SAME_ACCURACY, SAME_TIME, Gain, OptionTable, System, worthwhile
 from offramp.profile import CodedCut, ExitCoefficients, HostProfile, exit_coefficients, measured_codecs
 from offramp.simulator import simulate_named
 from offramp.task import UNCODED, Decision, Task
@@ -145,25 +145,24 @@ def test_what_is_left_out_is_no_better_than_something_that_stays(
     every = System(exits, (slowdown,), (link,)).options(0, size)
     for row in range(len(every)):
         alike = (kept.exit == every.exit[row]) & (kept.cut == every.cut[row])
-        no_worse = alike & (kept.accuracy >= every.accuracy[row] - len(every) * SAME_ACCURACY)
-        for name in ("head_s", "upload_s", "tail_s"):
-            no_worse &= getattr(kept, name) <= getattr(every, name)[row] + 1e-12
+        no_worse = alike & (kept.accuracy >= every.accuracy[row] - SAME_ACCURACY)
+        for name, share in (("head_s", 1 + SAME_TIME), ("upload_s", 1.0), ("tail_s", 1 + SAME_TIME)):
+            no_worse &= getattr(kept, name) <= share * getattr(every, name)[row] + 1e-12
         assert no_worse.any()
 
 
 def test_of_codecs_that_differ_in_nothing_one_stays() -> None:
     first = CodedCut(0, "uint8", 0.8, (0.0, 1e-4), (0.0, 1e-4), (1000.0, 8.0))
-    exits = one_cut((first, replace(first, codec="uint8-channel")))
+    exits = one_cut((replace(first, codec="uint8-channel"), first))
     assert worthwhile(exits)[0].codecs == (first,)
-    # One that takes time and saves nothing, and one that halves are better than bytes in nothing but a whisker.
-    useless = replace(first, codec="fp16", output_bytes=(4000.0, 0.0))
-    whisker = replace(first, codec="fp16+zstd", accuracy=0.8004, output_bytes=(2000.0, 0.0))
-    wide = replace(first, accuracy=0.79)
-    assert worthwhile(one_cut((useless, first, replace(whisker, accuracy=0.8))))[0].codecs == (first,)
-    assert worthwhile(one_cut((wide, replace(whisker, accuracy=0.8))))[0].codecs == (
-        wide,
-        replace(whisker, accuracy=0.8),
-    )
+    # No time to encode is worth twice the bytes, and a tenth more accuracy, too; neither is worth nothing.
+    halves = replace(first, codec="fp16", device_s=(0.0, 0.0), output_bytes=(2000.0, 0.0))
+    nothing = replace(first, codec="fp32+zstd", output_bytes=(4000.0, 0.0))
+    assert worthwhile(one_cut((nothing, halves, first)))[0].codecs == (halves, first)
+    as_quick = replace(halves, device_s=(0.0, 0.95e-4))
+    assert worthwhile(one_cut((as_quick, first)))[0].codecs == (first,)
+    coarse = replace(first, accuracy=0.79)
+    assert worthwhile(one_cut((as_quick, coarse)))[0].codecs == (as_quick, coarse)
 
 
 def test_actions_and_random_choice_cover_them() -> None:

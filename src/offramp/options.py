@@ -89,35 +89,44 @@ def cut_costs(exit: ExitCoefficients, size: int) -> CutCosts:
 
 SAME_ACCURACY = 5e-4
 """Accuracies that are nearer to each other than this are alike: ten thousand images tell no more apart."""
+SAME_TIME = 0.15
+"""So are times of codecs, relative: profiles on a host that others use tell no more apart."""
 
 
 def worthwhile(exits: tuple[ExitCoefficients, ...]) -> tuple[ExitCoefficients, ...]:
-    """Without codecs that another one, or none, beats at the same cut: in every time and byte at all sizes >= 1.
+    """Without codecs that another one, or none, beats at the same cut at all sizes >= 1.
 
-    Of equal ones the first stays. An accuracy that is lower by `SAME_ACCURACY` at most is not worse.
+    To beat is to need no more bytes and, by more than `SAME_TIME` and `SAME_ACCURACY`, neither more time on device
+    and edge nor to lose more.
     """
     return tuple(replace(exit, codecs=_unbeaten(exit)) for exit in exits)
 
 
 def _unbeaten(exit: ExitCoefficients) -> tuple[CodedCut, ...]:
-    def costs(coded: CodedCut) -> FloatArray:
-        lines = np.array([coded.device_s, coded.edge_s, coded.output_bytes])
-        return np.concatenate((lines[:, 0], lines.sum(axis=1)))
+    kept: list[CodedCut] = [
+        CodedCut(cut, UNCODED, exit.accuracy, (0.0, 0.0), (0.0, 0.0), (float(slope), float(intercept)))
+        for cut, (slope, intercept) in enumerate(exit.output_bytes)
+    ]
+    # Those with the fewest bytes come first, so that what leaves is always beaten by something that stays.
+    for coded in sorted(exit.codecs, key=lambda one: (*_costs(one)[::-1], one.codec)):
+        if not any(_beats(other, coded) for other in kept):
+            kept.append(coded)
+    return tuple(coded for coded in exit.codecs if coded in kept)
 
-    def beaten(row: int) -> bool:
-        own = exit.codecs[row]
-        slope, intercept = exit.output_bytes[own.cut]
-        others = [CodedCut(own.cut, UNCODED, exit.accuracy, (0, 0), (0, 0), (slope, intercept)), *exit.codecs]
-        for place, other in enumerate(others, start=-1):
-            if place == row or other.cut != own.cut or other.accuracy < own.accuracy - SAME_ACCURACY:
-                continue
-            difference = costs(other) - costs(own)
-            equal = not difference.any() and other.accuracy <= own.accuracy
-            if (difference <= 0).all() and (place < row or not equal):
-                return True
+
+def _costs(coded: CodedCut) -> list[float]:
+    """Times to encode and decode, and bytes: for one input, and for each one more."""
+    lines = (coded.device_s, coded.edge_s, coded.output_bytes)
+    return [cost for slope, intercept in lines for cost in (slope + intercept, slope)]
+
+
+def _beats(coded: CodedCut, other: CodedCut) -> bool:
+    if coded.cut != other.cut or coded.accuracy < other.accuracy - SAME_ACCURACY:
         return False
-
-    return tuple(coded for row, coded in enumerate(exit.codecs) if not beaten(row))
+    slack = [1.0 + SAME_TIME] * 4 + [1.0] * 2
+    return all(
+        own <= share * its for own, its, share in zip(_costs(coded), _costs(other), slack, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
