@@ -192,6 +192,13 @@ def named_codecs(names: str | None, all_of: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in CODECS if name in wanted)
 
 
+def largest_payload(cuts: Iterable[Sequence[TensorSpec]], size: int) -> int:
+    """Bytes that a payload may take at most at one of these cuts for `size` inputs, whatever the codec."""
+    packed = (codec.packed_bytes(specs, size) for specs in cuts for codec in CODECS.values())
+    # What cannot be compressed grows a little: by 1/255 with LZ4, by less with Zstandard.
+    return max((count + count // 128 + 512 for count in packed), default=0)
+
+
 def chosen_codecs(names: str) -> tuple[str, ...]:
     """Codecs that this host is to use, from a list with commas; all that are installed for `all`.
 
