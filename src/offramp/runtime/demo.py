@@ -17,6 +17,7 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
 from offramp.model.bundle import Bundle
+from offramp.model.codecs import chosen_codecs
 from offramp.options import worthwhile
 from offramp.profile import ExitCoefficients
 from offramp.runtime.device_main import FROM_SUPERVISOR
@@ -82,8 +83,9 @@ class DemoRun:
 
 
 def check_settings(settings: DemoSettings) -> None:
-    """Raises OfframpError for a policy that does not exist, or devices that this machine cannot stand for."""
+    """Raises OfframpError for a policy or codec that does not exist, or devices that this machine cannot stand for."""
     check_policy_name(settings.policy)
+    chosen_codecs(settings.codecs)
     fastest = min(settings.scenario.slowdowns)
     if fastest < 1.0:
         raise OfframpError("device_slowdown", fastest, "must be >= 1", "no device is faster than its machine")

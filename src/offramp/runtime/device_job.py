@@ -143,6 +143,7 @@ class Job:
             self.link_start_s,
             self.sent_s,
             gain,
+            codec=self.decision.codec,
         )
 
 

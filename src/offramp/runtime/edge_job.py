@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -87,4 +87,4 @@ class Counts:
             f"{made.exit}/{made.cut}" + (f"/{made.codec}" if made.codec != UNCODED else ""): number
             for made, number in self.chosen.items()
         }
-        return asdict(self) | {"chosen": chosen}
+        return asdict(replace(self, chosen={})) | {"chosen": chosen}
