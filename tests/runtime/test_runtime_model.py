@@ -31,11 +31,11 @@ def generic(instance: Instance) -> Instance:
     exits = tuple(
         replace(
             exit,
-            device_s=exit.device_s + 0.000113,
+            device_s=exit.device_s + 0.000113 * (1.0 + 0.137 * number),
             edge_s=1.0137 * exit.edge_s + 0.000071,
             output_bytes=0.9871 * exit.output_bytes + 3.0,
         )
-        for exit in system.exits
+        for number, exit in enumerate(system.exits)
     )
     slowdowns = tuple(slowdown or 0.25 for slowdown in system.device_slowdown)
     return Instance(
