@@ -108,6 +108,28 @@ def test_lines_are_those_of_the_measurements(executor: ChainExecutor, images: np
             assert row.images == 37
 
 
+def test_each_codec_is_timed_as_it_is_run(
+    executor: ChainExecutor, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head of its own before each encoding, and a tail before each decoding; neither is in the codec's time."""
+    events: list[str] = []
+    head, tail = ChainExecutor.run_head, ChainExecutor.run_tail
+    monkeypatch.setattr(ChainExecutor, "run_head", lambda *given: (events.append("head"), head(*given))[1])
+    monkeypatch.setattr(ChainExecutor, "run_tail", lambda *given: (events.append("tail"), tail(*given))[1])
+
+    def clock() -> float:
+        events.append("clock")
+        return float(len(events))
+
+    codecs = ["uint8", "fp16+zstd"]
+    rng = np.random.default_rng(0)
+    list(measure_codecs(executor, images, rng, codecs, sizes=SIZES, repeats=3, clock=clock))
+    once = ["head", "clock", "clock", "tail", "clock", "clock"]
+    assert events == once * (len(events) // len(once))
+    places = len(set(coded_places(executor, codecs).values()))
+    assert len(events) == len(once) * len(codecs) * places * len(SIZES) * (1 + 3)
+
+
 def test_times_are_scaled_to_the_profiles_host(executor: ChainExecutor, images: np.ndarray) -> None:
     ticks = itertools.count()
     profile = unmeasured(executor, SIZES)
