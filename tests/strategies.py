@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from offramp.instance import Instance
 from offramp.options import Gain, NetworkTerms, System
-from offramp.profile import ExitCoefficients
+from offramp.profile import CodedCut, ExitCoefficients
 from offramp.task import Task
 
 # Multiples of a coarse step, so that ties and equal instants really occur.
@@ -30,11 +32,38 @@ def exits(draw: st.DrawFn, most: int = 4) -> tuple[ExitCoefficients, ...]:
 
 
 @st.composite
-def systems(draw: st.DrawFn, most_devices: int = 4) -> System:
+def coded_exits(draw: st.DrawFn) -> tuple[ExitCoefficients, ...]:
+    """Up to 3 exits with 0 to 4 codecs at their cuts, good ones and bad ones."""
+    table = []
+    for exit in draw(exits(most=3)):
+        places = draw(
+            st.lists(
+                st.tuples(st.integers(0, exit.layers - 1), st.sampled_from(["fp16", "uint8", "uint8+zstd"])),
+                max_size=4,
+                unique=True,
+            )
+        )
+        coded = tuple(
+            CodedCut(
+                cut,
+                codec,
+                draw(st.sampled_from([exit.accuracy, 0.9 * exit.accuracy, 0.5])),
+                (draw(steps), draw(steps)),
+                (draw(steps), draw(steps)),
+                (1e5 * draw(steps), 1e5 * draw(steps)),
+            )
+            for cut, codec in places
+        )
+        table.append(replace(exit, codecs=coded))
+    return tuple(table)
+
+
+@st.composite
+def systems(draw: st.DrawFn, most_devices: int = 4, *, codecs: bool = False) -> System:
     """Up to `most_devices` devices of different speed and link."""
     devices = draw(st.integers(1, most_devices))
     return System(
-        draw(exits()),
+        draw(coded_exits() if codecs else exits()),
         tuple(draw(st.sampled_from([0.0, 0.5, 1.0, 2.5])) for _ in range(devices)),
         tuple(draw(st.sampled_from([5e4, 125e3, 1e6])) for _ in range(devices)),
         Gain(draw(st.sampled_from([0.0, 0.1, 1.0])), draw(st.sampled_from([0.0, 16.0]))),
@@ -43,9 +72,9 @@ def systems(draw: st.DrawFn, most_devices: int = 4) -> System:
 
 
 @st.composite
-def instances(draw: st.DrawFn, most_tasks: int = 8) -> Instance:
+def instances(draw: st.DrawFn, most_tasks: int = 8, *, codecs: bool = False) -> Instance:
     """Instances with simultaneous arrivals and zero budgets among them."""
-    system = draw(systems())
+    system = draw(systems(codecs=codecs))
     arrivals_s = sorted(draw(st.lists(steps, min_size=1, max_size=most_tasks)))
     tasks = tuple(
         Task(

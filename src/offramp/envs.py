@@ -136,14 +136,14 @@ def observation_space(scenario: Scenario, view: View) -> spaces.Space[Float32Arr
 
 
 def action_space(system: System) -> spaces.Discrete:
-    """Dropping, and every (exit, cut) of the network."""
+    """Dropping, and every option of the network."""
     return spaces.Discrete(len(actions_of(system)))
 
 
 def actions_of(system: System) -> list[Decision]:
     """What each action decides: dropping, then each row of the option tables, which is the same for every size."""
-    cuts = ((number, cut) for number, exit in enumerate(system.exits, 1) for cut in range(exit.layers + 1))
-    return [DROP, *(Decision(exit, cut) for exit, cut in cuts)]
+    options = system.options(0, 1)
+    return [DROP, *(options.decision(row) for row in range(len(options)))]
 
 
 def register() -> None:

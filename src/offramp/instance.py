@@ -20,14 +20,28 @@ from pydantic import (
 )
 
 from offramp import equations
+from offramp.equations import FloatArray
 from offramp.errors import OfframpError
 from offramp.options import Gain, NetworkTerms, System
-from offramp.profile import ExitCoefficients
+from offramp.profile import CodedCut, ExitCoefficients
 from offramp.scenario import Scenario
-from offramp.task import Task
+from offramp.task import UNCODED, Task
 from offramp.validation import dump_json, parse_json, parse_value, read_text
 
 Row = tuple[float, float]
+
+
+class CodedCutModel(BaseModel):
+    """What a codec makes of one cut: rows are [slope, intercept]; `output_bytes` are in place of the exit's own."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    cut: Annotated[int, Field(ge=0)]
+    codec: Annotated[str, Field(min_length=1, max_length=64)]
+    accuracy: Annotated[float, Field(gt=0, le=1)]
+    device_s: Row
+    edge_s: Row
+    output_bytes: Row
 
 
 class ExitModel(BaseModel):
@@ -39,6 +53,7 @@ class ExitModel(BaseModel):
     device_s: Annotated[tuple[Row, ...], Field(min_length=1)]
     edge_s: Annotated[tuple[Row, ...], Field(min_length=1)]
     output_bytes: Annotated[tuple[Row, ...], Field(min_length=2)]
+    codecs: tuple[CodedCutModel, ...] = ()
 
     @model_validator(mode="after")
     def _lengths(self) -> ExitModel:
@@ -48,6 +63,12 @@ class ExitModel(BaseModel):
                 f"device_s, edge_s and output_bytes must have l, l and l + 1 rows; they have {layers}, "
                 f"{len(self.edge_s)} and {len(self.output_bytes)}"
             )
+        choices = [(coded.cut, coded.codec) for coded in self.codecs]
+        for number, (cut, codec) in enumerate(choices):
+            if cut >= layers:
+                raise ValueError(f"codecs.{number}.cut = {cut}: must be in 0..{layers - 1}")
+            if codec == UNCODED or (cut, codec) in choices[:number]:
+                raise ValueError(f"codecs.{number}: {codec} at cut {cut} is there already")
         return self
 
 
@@ -131,15 +152,7 @@ class Instance:
                 "answer_s": system.network.answer_s,
                 "edge_workers": system.network.edge_workers,
             },
-            "exits": [
-                {
-                    "accuracy": exit.accuracy,
-                    "device_s": exit.device_s.tolist(),
-                    "edge_s": exit.edge_s.tolist(),
-                    "output_bytes": exit.output_bytes.tolist(),
-                }
-                for exit in system.exits
-            ],
+            "exits": [exit.to_dict() for exit in system.exits],
             "tasks": [
                 {"arrival_s": t.arrival_s, "size": t.size, "budget_s": t.budget_s, "device": t.device}
                 for t in self.tasks
@@ -161,6 +174,17 @@ def _instance(model: InstanceModel, source: str) -> Instance:
             device_s=np.array(exit.device_s, dtype=np.float64),
             edge_s=np.array(exit.edge_s, dtype=np.float64),
             output_bytes=np.array(exit.output_bytes, dtype=np.float64),
+            codecs=tuple(
+                CodedCut(
+                    coded.cut,
+                    coded.codec,
+                    coded.accuracy,
+                    coded.device_s,
+                    coded.edge_s,
+                    coded.output_bytes,
+                )
+                for coded in exit.codecs
+            ),
         )
         for exit in model.exits
     )
@@ -185,15 +209,23 @@ def check_predictions(exits: tuple[ExitCoefficients, ...], sizes: set[int], sour
     for size in sorted(sizes):
         for number, exit in enumerate(exits):
             for name in ("device_s", "edge_s", "output_bytes"):
-                predicted = equations.linear(getattr(exit, name), size)
-                if (predicted < 0).any():
-                    row = int(np.argmax(predicted < 0))
-                    raise OfframpError(
-                        f"{source}: exits.{number}.{name}.{row} at size {size}",
-                        float(predicted[row]),
-                        "must be >= 0 at every size of the tasks",
-                        "correct the coefficients, or leave such sizes out",
-                    )
+                place = f"{source}: exits.{number}"
+                _check_lines(getattr(exit, name), size, f"{place}.{name}.{{}}")
+                if exit.codecs:
+                    coded = np.array([getattr(each, name) for each in exit.codecs])
+                    _check_lines(coded, size, f"{place}.codecs.{{}}.{name}")
+
+
+def _check_lines(lines: FloatArray, size: int, place: str) -> None:
+    predicted = equations.linear(lines, size)
+    if (predicted < 0).any():
+        row = int(np.argmax(predicted < 0))
+        raise OfframpError(
+            f"{place.format(row)} at size {size}",
+            float(predicted[row]),
+            "must be >= 0 at every size of the tasks",
+            "correct the coefficients, or leave such sizes out",
+        )
 
 
 def parse_instance(text: str | bytes, source: str = "instance") -> Instance:

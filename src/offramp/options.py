@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ConfigDict, Field
 
 from offramp import equations
 from offramp.equations import BoolArray, FloatArray, IntArray
-from offramp.profile import ExitCoefficients
+from offramp.profile import CodedCut, ExitCoefficients
+from offramp.task import UNCODED, Decision
 
+StrArray = npt.NDArray[np.str_]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -45,20 +48,105 @@ class NetworkTerms:
     edge_workers: Annotated[int, Field(ge=1)] = 1
 
 
+class CutCosts(NamedTuple):
+    """What an exit's cuts cost at one size, as they are and with codecs: arrays of one length.
+
+    `head_s` is on an unslowed device; `accuracy` is the exit's with what a codec loses.
+    """
+
+    cut: IntArray
+    codec: StrArray
+    head_s: FloatArray
+    output_bytes: FloatArray
+    tail_s: FloatArray
+    accuracy: FloatArray
+
+
+def cut_costs(exit: ExitCoefficients, size: int) -> CutCosts:
+    """Cuts 0..l as they are, then the exit's coded cuts: encoding follows the head, decoding precedes the tail."""
+    head_s = equations.head_durations(equations.linear(exit.device_s, size))
+    tail_s = equations.tail_durations(equations.linear(exit.edge_s, size))
+    output_bytes = equations.linear(exit.output_bytes, size)
+    cut = np.arange(exit.layers + 1)
+    plain = np.full(len(cut), UNCODED)
+    accuracy = np.full(len(cut), exit.accuracy)
+    if not exit.codecs:
+        return CutCosts(cut, plain, head_s, output_bytes, tail_s, accuracy)
+    coded = np.array([each.cut for each in exit.codecs])
+    encode_s, decode_s, coded_bytes = (
+        equations.linear(np.array([getattr(each, name) for each in exit.codecs]), size)
+        for name in ("device_s", "edge_s", "output_bytes")
+    )
+    return CutCosts(
+        np.concatenate((cut, coded)),
+        np.concatenate((plain, np.array([each.codec for each in exit.codecs]))),
+        np.concatenate((head_s, head_s[coded] + encode_s)),
+        np.concatenate((output_bytes, coded_bytes)),
+        np.concatenate((tail_s, decode_s + tail_s[coded])),
+        np.concatenate((accuracy, np.array([each.accuracy for each in exit.codecs]))),
+    )
+
+
+SAME_ACCURACY = 5e-4
+"""Accuracies that are nearer to each other than this are alike: ten thousand images tell no more apart."""
+SAME_TIME = 0.15
+"""So are times of codecs, relative: profiles on a host that others use tell no more apart."""
+
+
+def worthwhile(exits: tuple[ExitCoefficients, ...]) -> tuple[ExitCoefficients, ...]:
+    """Without codecs that another one, or none, beats at the same cut at all sizes >= 1.
+
+    To beat is to need no more bytes and, by more than `SAME_TIME` and `SAME_ACCURACY`, neither more time on device
+    and edge nor to lose more.
+    """
+    return tuple(replace(exit, codecs=_unbeaten(exit)) for exit in exits)
+
+
+def _unbeaten(exit: ExitCoefficients) -> tuple[CodedCut, ...]:
+    kept: list[CodedCut] = [
+        CodedCut(cut, UNCODED, exit.accuracy, (0.0, 0.0), (0.0, 0.0), (float(slope), float(intercept)))
+        for cut, (slope, intercept) in enumerate(exit.output_bytes)
+    ]
+    # Those with the fewest bytes come first, so that what leaves is always beaten by something that stays.
+    for coded in sorted(exit.codecs, key=lambda one: (*_costs(one)[::-1], one.codec)):
+        if not any(_beats(other, coded) for other in kept):
+            kept.append(coded)
+    return tuple(coded for coded in exit.codecs if coded in kept)
+
+
+def _costs(coded: CodedCut) -> list[float]:
+    """Times to encode and decode, and bytes: for one input, and for each one more."""
+    lines = (coded.device_s, coded.edge_s, coded.output_bytes)
+    return [cost for slope, intercept in lines for cost in (slope + intercept, slope)]
+
+
+def _beats(coded: CodedCut, other: CodedCut) -> bool:
+    if coded.cut != other.cut or coded.accuracy < other.accuracy - SAME_ACCURACY:
+        return False
+    slack = [1.0 + SAME_TIME] * 4 + [1.0] * 2
+    return all(
+        own <= share * its for own, its, share in zip(_costs(coded), _costs(other), slack, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OptionTable:
-    """Every (exit, cut) of the model for one kind of device and one size; arrays of one length, exits ascending.
+    """Every (exit, cut, codec) of the model for one kind of device and one size; arrays of one length.
+
+    Exits ascend; of each exit all cuts come first, as they are, and then those with a codec.
 
     Attributes:
-        exit, cut: the choice; exit 1..u, cut 0..l.
-        head_s, upload_s, tail_s: predicted durations on device, link and edge, seconds.
+        exit, cut, codec: the choice; exit 1..u, cut 0..l, `UNCODED` or a codec's name.
+        head_s, upload_s, tail_s: predicted durations on device, link and edge, seconds; encoding is the device's
+            work and decoding the edge's.
         gain: what the choice earns if it finishes in time, Eq. 1.
-        accuracy: the exit's accuracy.
+        accuracy: the exit's accuracy, with what the codec loses.
         local: whether cut = l, so that under `network` the edge has no part in it.
     """
 
     exit: IntArray
     cut: IntArray
+    codec: StrArray
     head_s: FloatArray
     upload_s: FloatArray
     tail_s: FloatArray
@@ -69,12 +157,20 @@ class OptionTable:
     def __len__(self) -> int:
         return len(self.exit)
 
-    def index(self, exit: int, cut: int) -> int:
-        """Row of an (exit, cut) of the model; ValueError if the model has none."""
-        found = np.flatnonzero((self.exit == exit) & (self.cut == cut))
+    def index(self, exit: int, cut: int, codec: str = UNCODED) -> int:
+        """Row of an (exit, cut, codec) of the model; ValueError if the model has none."""
+        found = np.flatnonzero((self.exit == exit) & (self.cut == cut) & (self.codec == codec))
         if not len(found):
-            raise ValueError(f"no option with exit {exit} and cut {cut}")
+            raise ValueError(f"no option with exit {exit}, cut {cut} and codec {codec}")
         return int(found[0])
+
+    def row_of(self, decision: Decision) -> int:
+        """Row of a decision that drops nothing; ValueError if it is none of the options."""
+        return self.index(decision.exit, decision.cut, decision.codec)
+
+    def decision(self, row: int) -> Decision:
+        """The decision for a row."""
+        return Decision(int(self.exit[row]), int(self.cut[row]), str(self.codec[row]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,31 +213,23 @@ class System:
         return table
 
     def _build(self, slowdown: float, bandwidth_bytes_per_s: float, size: int) -> OptionTable:
-        exits, cuts, heads, uploads, tails, layers = [], [], [], [], [], []
-        for number, exit in enumerate(self.exits, start=1):
-            cut = np.arange(exit.layers + 1)
-            cuts.append(cut)
-            exits.append(np.full(len(cut), number))
-            layers.append(np.full(len(cut), exit.layers))
-            heads.append(slowdown * equations.head_durations(equations.linear(exit.device_s, size)))
-            tails.append(equations.tail_durations(equations.linear(exit.edge_s, size)))
-            uploads.append(
-                equations.upload_duration(equations.linear(exit.output_bytes, size), bandwidth_bytes_per_s)
-            )
-        exit_column, cut_column = np.concatenate(exits), np.concatenate(cuts)
-        accuracy = np.array([exit.accuracy for exit in self.exits])[exit_column - 1]
-        gain = equations.gain(
-            accuracy, self.min_accuracy, self.gain.accuracy_weight, self.gain.accuracy_slope
+        costs = [cut_costs(exit, size) for exit in self.exits]
+        lengths = [len(cost.cut) for cost in costs]
+        head_s, output_bytes, tail_s, accuracy = (
+            np.concatenate([getattr(cost, name) for cost in costs])
+            for name in ("head_s", "output_bytes", "tail_s", "accuracy")
         )
+        cut = np.concatenate([cost.cut for cost in costs])
         columns = (
-            exit_column,
-            cut_column,
-            np.concatenate(heads),
-            np.concatenate(uploads),
-            np.concatenate(tails),
-            gain,
+            np.repeat(np.arange(1, len(costs) + 1), lengths),
+            cut,
+            np.concatenate([cost.codec for cost in costs]),
+            slowdown * head_s,
+            equations.upload_duration(output_bytes, bandwidth_bytes_per_s),
+            tail_s,
+            equations.gain(accuracy, self.min_accuracy, self.gain.accuracy_weight, self.gain.accuracy_slope),
             accuracy,
-            cut_column == np.concatenate(layers),
+            cut == np.repeat([exit.layers for exit in self.exits], lengths),
         )
         for column in columns:
             column.flags.writeable = False

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
+from offramp.task import UNCODED
 from offramp.validation import parse_json, read_text
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_Duration = Annotated[float, Field(ge=0)]
+Line = tuple[_Duration, _Duration]
+"""Slope for each input and intercept of a duration in seconds, or of a number of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodedCut:
+    """What a codec makes of one cut of an exit. It widens the choice; the layers' coefficients stay as they are.
+
+    Attributes:
+        cut: 0..l-1; where nothing crosses there is nothing to encode.
+        codec: its name, see `offramp.model.codecs`.
+        accuracy: of the exit when its tensors cross like this, in (0, 1].
+        device_s, edge_s: slope and intercept in seconds of encoding on an unslowed device and of decoding.
+        output_bytes: slope and intercept of the bytes that cross, in place of the exit's own at this cut.
+    """
+
+    cut: int
+    codec: str
+    accuracy: float
+    device_s: Line
+    edge_s: Line
+    output_bytes: Line
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,23 +50,48 @@ class ExitCoefficients:
         device_s: (l, 2), slope and intercept in seconds of each layer on an unslowed device.
         edge_s: (l, 2), the same on the edge.
         output_bytes: (l + 1, 2), bytes that cross at each cut; row 0 is the task's own input.
+        codecs: other ways for what crosses, beside crossing as it is.
     """
 
     accuracy: float
     device_s: FloatArray
     edge_s: FloatArray
     output_bytes: FloatArray
+    codecs: tuple[CodedCut, ...] = ()
 
     @property
     def layers(self) -> int:
         """l_m: the layers on this exit's path, and its largest cut."""
         return len(self.device_s)
 
+    def accuracy_with(self, cut: int, codec: str) -> float:
+        """The exit's accuracy when what crosses at a cut travels in a codec; ValueError if that is no choice."""
+        if codec == UNCODED:
+            return self.accuracy
+        for coded in self.codecs:
+            if (coded.cut, coded.codec) == (cut, codec):
+                return coded.accuracy
+        raise ValueError(f"no codec {codec} at cut {cut}")
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-_Duration = Annotated[float, Field(ge=0)]
-Line = tuple[_Duration, _Duration]
-"""Slope for each input and intercept of a duration in seconds, or of a number of bytes."""
+    def to_dict(self) -> dict[str, Any]:
+        """As an instance file has it; without `codecs` where there are none."""
+        value: dict[str, Any] = {
+            "accuracy": self.accuracy,
+            "device_s": self.device_s.tolist(),
+            "edge_s": self.edge_s.tolist(),
+            "output_bytes": self.output_bytes.tolist(),
+        }
+        if self.codecs:
+            value["codecs"] = [asdict(coded) for coded in self.codecs]
+        return value
+
+    def with_edge_factor(self, factor: float) -> ExitCoefficients:
+        """The same exit on an edge that takes `factor` times as long."""
+        codecs = tuple(
+            replace(coded, edge_s=(factor * coded.edge_s[0], factor * coded.edge_s[1]))
+            for coded in self.codecs
+        )
+        return replace(self, edge_s=self.edge_s * factor, codecs=codecs)
 
 
 class HostDescription(BaseModel):
@@ -76,8 +127,30 @@ class LayerProfile(BaseModel):
     linear: bool
 
 
+class CodecProfile(BaseModel):
+    """A codec at one cut of an exit, measured on images.
+
+    Attributes:
+        encode_s, decode_s, output_bytes: lines fitted to the medians at the profile's sizes.
+        bytes_p95: how far single tasks' bytes are above the line, relative, 95 % quantile.
+        lost_accuracy: the exit's accuracy without the codec minus that with it, on the same `images`; below 0
+            where chance favours the codec.
+    """
+
+    model_config = _STRICT
+
+    cut: Annotated[int, Field(ge=0)]
+    codec: Annotated[str, Field(min_length=1, max_length=64)]
+    encode_s: Line
+    decode_s: Line
+    output_bytes: Line
+    bytes_p95: float
+    lost_accuracy: Annotated[float, Field(ge=-1, le=1)]
+    images: Annotated[int, Field(ge=1)]
+
+
 class ExitProfile(BaseModel):
-    """Measured layers 1..l of one exit, and the bytes that cross at its cuts 0..l."""
+    """Measured layers 1..l of one exit, the bytes that cross at its cuts 0..l, and codecs for its cuts 0..l-1."""
 
     model_config = _STRICT
 
@@ -85,11 +158,17 @@ class ExitProfile(BaseModel):
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     layers: Annotated[tuple[LayerProfile, ...], Field(min_length=1)]
     output_bytes: tuple[Line, ...]
+    codecs: tuple[CodecProfile, ...] = ()
 
     @model_validator(mode="after")
     def _one_more_cut_than_layers(self) -> ExitProfile:
         if len(self.output_bytes) != len(self.layers) + 1:
             raise ValueError(f"needs {len(self.layers) + 1} rows of output_bytes, one for each cut")
+        measured = [(row.cut, row.codec) for row in self.codecs]
+        if any(cut >= len(self.layers) for cut, _ in measured) or len(set(measured)) < len(measured):
+            raise ValueError(
+                f"codecs must be of cuts 0..{len(self.layers) - 1}, one row for each cut and codec"
+            )
         return self
 
 
@@ -132,6 +211,8 @@ class HostProfile(BaseModel):
         return self.model_dump_json(indent=1) + "\n"
 
 
+_LEAST_ACCURACY = 1e-6
+"""Of an exit that a codec has ruined; Eq. 1 takes none that is 0."""
 LINEAR_WITHIN = 0.15
 """A layer counts as linear in the size if its line is this close to every median, relative."""
 
@@ -142,14 +223,17 @@ def load_profile(path: Path) -> HostProfile:
 
 
 def exit_coefficients(
-    device: HostProfile, edge: HostProfile, accuracies: Sequence[float | None] | None = None
+    device: HostProfile,
+    edge: HostProfile,
+    accuracies: Sequence[float | None] | None = None,
+    codecs: Collection[str] = (),
 ) -> tuple[ExitCoefficients, ...]:
     """Coefficients of each exit for a device and an edge with these profiles.
 
     What a call takes beside its layers is part of the first layer on the device, since every head has it,
     and of the last one on the edge, since every tail has it. `accuracies` replace the device profile's
-    where they are known. Raises OfframpError if the profiles are of different models or an accuracy is
-    unknown.
+    where they are known. `codecs` are offered wherever both profiles have measured them. Raises OfframpError
+    if the profiles are of different models, or an accuracy or a codec is in neither.
     """
     if device.model_sha256 != edge.model_sha256:
         raise OfframpError(
@@ -163,6 +247,7 @@ def exit_coefficients(
         raise OfframpError(
             "edge profile", shapes[1], f"must have the exits {shapes[0]}", "profile both again"
         )
+    _check_measured(codecs, device, edge)
     known = [None] * len(device.exits) if accuracies is None else accuracies
     result = []
     for own, other, accuracy in zip(device.exits, edge.exits, known, strict=True):
@@ -175,5 +260,43 @@ def exit_coefficients(
         edge_s = np.array([layer.seconds for layer in other.layers])
         device_s[0] += device.call_s
         edge_s[-1] += edge.call_s
-        result.append(ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes)))
+        coded = _coded_cuts(own, other, accuracy, codecs)
+        result.append(ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes), coded))
     return tuple(result)
+
+
+def measured_codecs(profile: HostProfile) -> frozenset[str]:
+    """Names of the codecs that the profile has measured at any cut."""
+    return frozenset(row.codec for exit in profile.exits for row in exit.codecs)
+
+
+def _check_measured(codecs: Collection[str], *profiles: HostProfile) -> None:
+    for name in codecs:
+        for profile in profiles:
+            known = measured_codecs(profile)
+            if name not in known:
+                raise OfframpError(
+                    "codec",
+                    name,
+                    f"the profile has measured {', '.join(sorted(known)) or 'none'}",
+                    "run offramp profile --codecs",
+                )
+
+
+def _coded_cuts(
+    own: ExitProfile, other: ExitProfile, accuracy: float, codecs: Collection[str]
+) -> tuple[CodedCut, ...]:
+    """What the codecs make of an exit's cuts. A codec is not held to be more accurate than no codec."""
+    decoded = {(row.cut, row.codec): row.decode_s for row in other.codecs}
+    return tuple(
+        CodedCut(
+            row.cut,
+            row.codec,
+            max(accuracy - max(row.lost_accuracy, 0.0), _LEAST_ACCURACY),
+            row.encode_s,
+            decoded[row.cut, row.codec],
+            row.output_bytes,
+        )
+        for row in own.codecs
+        if row.codec in codecs and (row.cut, row.codec) in decoded
+    )

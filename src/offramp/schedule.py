@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from offramp.task import UNCODED
 from offramp.validation import dump_json
 
 Status = Literal["optimal", "feasible"]
@@ -22,6 +23,14 @@ class ScheduledTask:
     finish_s: float | None
     on_time: bool
     gain: float
+    codec: str = UNCODED
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file's JSON object; it names the codec where there is one."""
+        value = asdict(self)
+        if self.codec == UNCODED:
+            del value["codec"]
+        return value
 
 
 DROPPED = ScheduledTask(0, 0, None, None, None, None, on_time=False, gain=0.0)
@@ -50,7 +59,7 @@ class Schedule:
             "upper_bound": self.upper_bound,
             "status": self.status,
             "solve_s": self.solve_s,
-            "tasks": [asdict(task) for task in self.tasks],
+            "tasks": [task.to_dict() for task in self.tasks],
         }
 
     def to_json(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -64,7 +64,7 @@ class PaperState:
             self._rows.append(DROPPED)
             return
         task, options = observation.task, observation.options
-        row = options.index(decision.exit, decision.cut)
+        row = options.row_of(decision)
         device_start_s, send_s, edge_start_s, finish_s = (
             float(instant)
             for instant in equations.paper_timeline(
@@ -82,7 +82,15 @@ class PaperState:
         gain = float(options.gain[row]) if met else 0.0
         self._rows.append(
             ScheduledTask(
-                decision.exit, decision.cut, device_start_s, send_s, edge_start_s, finish_s, met, gain
+                decision.exit,
+                decision.cut,
+                device_start_s,
+                send_s,
+                edge_start_s,
+                finish_s,
+                met,
+                gain,
+                decision.codec,
             )
         )
 
@@ -170,7 +178,7 @@ class NetworkState:
         if decision.exit == 0:
             self._rows.append(DROPPED)
             return
-        row = options.index(decision.exit, decision.cut)
+        row = options.row_of(decision)
         device_start_s, send_s, sent_s, arrival_s = (
             float(instant)
             for instant in equations.network_arrival(
@@ -183,11 +191,10 @@ class NetworkState:
             )
         )
         if not equations.on_time(device_start_s, task.deadline_s):
-            self._rows.append(ScheduledTask(decision.exit, decision.cut, None, None, None, None, False, 0.0))
+            self._rows.append(_placed(decision, None, None))
             return
         self._device_free_s[task.device] = send_s
-        placed = ScheduledTask(decision.exit, decision.cut, device_start_s, send_s, None, None, False, 0.0)
-        self._rows.append(placed)
+        self._rows.append(_placed(decision, device_start_s, send_s))
         number = len(self._rows) - 1
         if options.local[row]:
             self._finish(number, None)
@@ -211,7 +218,7 @@ class NetworkState:
     def _finish(self, number: int, edge_start_s: float | None) -> None:
         task, placed = self._tasks[number], self._rows[number]
         options = self._system.options(task.device, task.size)
-        row = options.index(placed.exit, placed.cut)
+        row = options.index(placed.exit, placed.cut, placed.codec)
         finish_s = float(
             equations.network_finish(
                 placed.send_s or 0.0,
@@ -222,16 +229,17 @@ class NetworkState:
             )
         )
         met = equations.on_time(finish_s, task.deadline_s)
-        self._rows[number] = ScheduledTask(
-            placed.exit,
-            placed.cut,
-            placed.device_start_s,
-            placed.send_s,
-            edge_start_s,
-            finish_s,
-            met,
-            float(options.gain[row]) if met else 0.0,
+        gain = float(options.gain[row]) if met else 0.0
+        self._rows[number] = replace(
+            placed, edge_start_s=edge_start_s, finish_s=finish_s, on_time=met, gain=gain
         )
+
+
+def _placed(decision: Decision, device_start_s: float | None, send_s: float | None) -> ScheduledTask:
+    """A task of which no more than this is known yet, or ever comes."""
+    return ScheduledTask(
+        decision.exit, decision.cut, device_start_s, send_s, None, None, False, 0.0, decision.codec
+    )
 
 
 def make_state(system: System, timing: Timing) -> PaperState | NetworkState:

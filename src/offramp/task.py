@@ -27,12 +27,20 @@ class Task:
         return self.arrival_s + self.budget_s
 
 
+UNCODED = "fp32"
+"""The codec that changes nothing: what crosses a cut travels in the model's own types."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The exit (m_n: 0 drops the task, 1..u) and the cut (p_n: layers on the device, 0..l)."""
+    """The exit (m_n: 0 drops the task, 1..u), the cut (p_n: layers on the device, 0..l), and how what crosses travels.
+
+    The paper knows no codecs: there everything crosses as it is.
+    """
 
     exit: int
     cut: int
+    codec: str = UNCODED
 
 
 DROP = Decision(exit=0, cut=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -10,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from networks import FLOAT, UINT8, Network
-from PIL import Image
 
 from offramp.model.bundle import BundleManifest, ExitInfo, load_bundle, save_bundle
 from offramp.model.inputs import image_inputs
@@ -42,22 +38,6 @@ def channel_counter(layout: str) -> onnx.ModelProto:
         matrix = np.eye(10, dtype=np.float32)[(np.arange(3) + shift) % 3]
         net.output(net.op("MatMul", mean, net.constant(matrix)), exit)
     return net.build()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 120 images of one colour, the label its brightest channel; every fourth label is wrong."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "plain_text").mkdir()
-    rows = []
-    for i in range(120):
-        pixel = [40, 40, 40]
-        pixel[i % 3] = 200
-        stream = io.BytesIO()
-        Image.fromarray(np.full((32, 32, 3), pixel, np.uint8)).save(stream, "PNG")
-        rows.append({"img": {"bytes": stream.getvalue(), "path": None}, "label": i % 3 if i % 4 else 9})
-    pq.write_table(pa.Table.from_pylist(rows), folder / "plain_text" / "test-00000-of-00001.parquet")
-    return folder
 
 
 @pytest.mark.parametrize("layout", ["first", "last"])

@@ -26,7 +26,7 @@ from offramp.runtime.protocol import (
 )
 from offramp.scenario import Scenario
 
-HELLO = Hello(VERSION, "d0", 1, MODEL, 1.0, 125_000.0, 0.0)
+HELLO = Hello(VERSION, "d0", 1, MODEL, 1.0, 125_000.0, 0.0, ())
 
 
 class Bench:

@@ -57,7 +57,10 @@ def test_the_books_balance_at_every_reading(tmp_path: Path) -> None:
             assert shown["offramp_edge_devices"] == 1
             assert shown["offramp_edge_announced_total"] >= 10
             assert shown["offramp_edge_compute_seconds_count"] == shown["offramp_edge_answered_total"] > 0
-            assert any(re.match(r'offramp_edge_decisions_total\{cut="0",exit="\d"\}', name) for name in shown)
+            assert any(
+                re.match(r'offramp_edge_decisions_total\{codec="fp32",cut="0",exit="\d"\}', name)
+                for name in shown
+            )
         assert get(ports[0], "/readyz") == (200, "ready\n")
         assert get(ports[0], "/nothing")[0] == 404
         with grpc.insecure_channel(address) as channel:

@@ -11,8 +11,9 @@ from world import World
 
 from offramp.instance import Instance
 from offramp.observation import Observation
-from offramp.options import System
+from offramp.options import Gain, System
 from offramp.policies.greedy import Myopic
+from offramp.profile import CodedCut
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.outcomes import End
 from offramp.simulator import simulate
@@ -30,11 +31,11 @@ def generic(instance: Instance) -> Instance:
     exits = tuple(
         replace(
             exit,
-            device_s=exit.device_s + 0.000113,
+            device_s=exit.device_s + 0.000113 * (1.0 + 0.137 * number),
             edge_s=1.0137 * exit.edge_s + 0.000071,
             output_bytes=0.9871 * exit.output_bytes + 3.0,
         )
-        for exit in system.exits
+        for number, exit in enumerate(system.exits)
     )
     slowdowns = tuple(slowdown or 0.25 for slowdown in system.device_slowdown)
     return Instance(
@@ -66,14 +67,33 @@ def play(instance: Instance, policy: Myopic | Replay) -> World:
     return world
 
 
-@given(instances(), st.data())
-def test_any_decisions_take_the_times_of_the_network_model(drawn: Instance, data: st.DataObject) -> None:
-    instance = generic(drawn)
+@st.composite
+def coded_instances(draw: st.DrawFn) -> Instance:
+    """Instances whose exits have codecs at some of their cuts, mostly such that coding is worth it."""
+    instance = generic(draw(instances()))
+    exits = []
+    for exit in instance.system.exits:
+        place = st.tuples(st.integers(0, exit.layers - 1), st.sampled_from(["uint8", "fp16+lz4"]))
+        places = draw(st.lists(place, min_size=1, max_size=3, unique=True))
+        exits.append(replace(exit, codecs=tuple(draw(_coded_cut(*place)) for place in places)))
+    gain = Gain(accuracy_weight=1.0, accuracy_slope=16.0)
+    return Instance(replace(instance.system, exits=tuple(exits), gain=gain), instance.tasks)
+
+
+def _coded_cut(cut: int, codec: str) -> st.SearchStrategy[CodedCut]:
+    seconds = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda n: (n[0] * 1.1e-3, n[1] * 1.3e-3))
+    count = st.integers(0, 9).map(lambda n: (n * 101.0, 17.0))
+    accuracy = st.sampled_from([0.3, 0.97, 1.0])
+    return st.builds(CodedCut, st.just(cut), st.just(codec), accuracy, seconds, seconds, count)
+
+
+@given(instances().map(generic) | coded_instances(), st.data())
+def test_any_decisions_take_the_times_of_the_network_model(instance: Instance, data: st.DataObject) -> None:
     decisions = []
     for task in instance.tasks:
         options = instance.system.options(task.device, task.size)
         row = data.draw(st.integers(-1, len(options) - 1))
-        decisions.append(DROP if row < 0 else Decision(int(options.exit[row]), int(options.cut[row])))
+        decisions.append(DROP if row < 0 else options.decision(row))
     schedule = simulate(instance, Replay(decisions), "network")
     world = play(instance, Replay(decisions))
     for number, (task, row) in enumerate(zip(instance.tasks, schedule.tasks, strict=True)):
@@ -89,12 +109,11 @@ def test_any_decisions_take_the_times_of_the_network_model(drawn: Instance, data
             assert record.end is (End.ON_TIME if row.on_time else End.LATE)
 
 
-@given(instances())
-def test_the_edge_decides_as_the_simulator_does(drawn: Instance) -> None:
-    instance = generic(drawn)
+@given(instances().map(generic) | coded_instances())
+def test_the_edge_decides_as_the_simulator_does(instance: Instance) -> None:
     schedule = simulate(instance, Myopic(), "network")
     world = play(instance, Myopic())
     for number, (task, row) in enumerate(zip(instance.tasks, schedule.tasks, strict=True)):
         record = world.devices[task.device].records[number]
-        assert (record.exit, record.cut) == (row.exit, row.cut)
+        assert (record.exit, record.cut, record.codec) == (row.exit, row.cut, row.codec)
         assert record.measured.finish_s == pytest.approx(row.finish_s, abs=1e-6)

@@ -66,6 +66,8 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
         protocol.Token: st.binary(min_size=16, max_size=16),
         protocol.Text: st.text(max_size=100),
         WireTensor: tensors,
+        protocol.CodecName: st.from_regex(r"[a-z0-9][a-z0-9+._-]{0,31}", fullmatch=True),
+        memoryview: st.binary(max_size=64).map(memoryview),
         int: st.integers(0, 9),
     }
     fields = {}
@@ -74,6 +76,8 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
             fields[name] = st.text("0123456789abcdef", min_size=64, max_size=64)
         elif name == "tensors":
             fields[name] = st.lists(tensors, max_size=3).map(tuple)
+        elif name == "codecs":
+            fields[name] = st.lists(plain[protocol.CodecName], max_size=3).map(tuple)
         elif name == "reason":
             fields[name] = st.sampled_from(list(protocol.Refusal))
         else:
@@ -144,7 +148,7 @@ def test_numbers_out_of_range_are_refused(value: float) -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "x" * 65, "a\n", "ä"])
 def test_device_names_are_plain(name: str) -> None:
-    hello = Hello(1, name, 0, "0" * 64, 1.0, 1.0, 0.0)
+    hello = Hello(1, name, 0, "0" * 64, 1.0, 1.0, 0.0, ())
     with pytest.raises(ProtocolError):
         protocol.decode_from_device(encode(hello))
 

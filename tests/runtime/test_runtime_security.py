@@ -43,7 +43,7 @@ MODEL = load_bundle(None).model.sha256
 
 
 def hello(device: str, epoch: int = 1) -> Hello:
-    return Hello(VERSION, device, epoch, MODEL, 1.0, 125_000.0, 0.0)
+    return Hello(VERSION, device, epoch, MODEL, 1.0, 125_000.0, 0.0, ())
 
 
 @pytest.fixture(scope="module")

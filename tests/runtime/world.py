@@ -26,10 +26,12 @@ from offramp.runtime.forecast import Forecast
 from offramp.runtime.link import RateLink
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
+from offramp.runtime.processor import Coded
 from offramp.runtime.protocol import (
     VERSION,
     Answer,
     Closing,
+    CodedUpload,
     Hello,
     Ping,
     Refused,
@@ -42,6 +44,7 @@ from offramp.runtime.protocol import (
     encode,
     wire_of,
 )
+from offramp.task import UNCODED
 
 MODEL = "0" * 64
 SPEC = TensorSpec("x", "float32", (None, 2))
@@ -103,7 +106,8 @@ class World:
         """Open a session for a device, or find out that it is refused."""
         slowdown, bandwidth = self.system.kind(device.number)
         name = f"d{device.number}"
-        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, self.network.link_delay_s)
+        codecs = tuple(sorted({coded.codec for exit in self.system.exits for coded in exit.codecs}))
+        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, self.network.link_delay_s, codecs)
         opened = self.edge.hello(hello, self.now_s)
         assert not isinstance(opened, Refused), opened
         device.token = opened
@@ -168,13 +172,10 @@ class World:
                 frame = encode(message)
                 if device is not None and not self.cut_off(self.now_s):
                     self.at(self.now_s + delay_s, lambda: self._hear(device, session, frame))
-            case edge_job.Run(work, tensors):
-                assert set(tensors) == {"x"}
-                tail_s = float(
-                    self.system.options(0, work.size).tail_s[
-                        self.system.options(0, work.size).index(work.exit, work.cut)
-                    ]
-                )
+            case edge_job.Run(work, crossed):
+                assert isinstance(crossed, Coded) or set(crossed) == {"x"}
+                options = self.system.options(0, work.size)
+                tail_s = float(options.tail_s[options.row_of(work.decision)])
 
                 def done() -> None:
                     logits = np.zeros((work.size, 2), np.float32)
@@ -226,32 +227,28 @@ class World:
     def _head_s(self, device: Device, action: device_job.Compute) -> float:
         size = device.core.size_of(action.sequence)
         options = self.system.options(device.number, size)
-        heads = options.head_s
-        stop, start = (options.index(action.exit, cut) for cut in (action.stop, action.start))
-        return float(heads[stop] - heads[start])
+        stop = options.index(action.exit, action.stop, action.codec)
+        return float(options.head_s[stop] - options.head_s[options.index(action.exit, action.start)])
 
     def _carry(self, device: Device, action: device_job.Carry) -> None:
         options = self.system.options(device.number, action.size)
-        index = options.index(action.exit, action.cut)
+        index = options.index(action.exit, action.cut, action.codec)
         size_bytes = options.upload_s[index] * device.link.bandwidth_bytes_per_s
         crossed_s = device.link.carry(self.now_s, size_bytes)
         there_s = crossed_s + device.link.delay_s
         device.core.link_busy(crossed_s)
-        array = np.zeros((action.size, 2), np.float32)
-        upload = Upload(
-            action.sequence,
-            action.exit,
-            action.cut,
-            action.size,
-            action.deadline_s - there_s,
-            (wire_of("x", array),),
-        )
+        place = (action.sequence, action.exit, action.cut, action.size, action.deadline_s - there_s)
+        upload: Upload | CodedUpload
+        if action.codec == UNCODED:
+            upload = Upload(*place, (wire_of("x", np.zeros((action.size, 2), np.float32)),))
+        else:
+            upload = CodedUpload(*place, action.codec, memoryview(b"packed"))
         frame, token = encode(upload), device.token
         self.at(crossed_s, lambda: device.core.carried(action.sequence, self.now_s))
 
         def arrive() -> None:
             message = decode_from_uploader(frame)
-            assert isinstance(message, Upload)
+            assert isinstance(message, Upload | CodedUpload)
             if token is not None and not self.cut_off(self.now_s):
                 self.edge.upload(token, message, self.now_s)
 

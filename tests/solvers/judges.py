@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from offramp.instance import Instance
 
 @dataclass(frozen=True)
 class Choice:
-    """One (exit, cut) of one task: durations in seconds and gain."""
+    """One (exit, cut, codec) of one task: durations in seconds and gain."""
 
     exit: int
     cut: int
@@ -20,6 +21,7 @@ class Choice:
     upload_s: float
     tail_s: float
     gain: float
+    codec: str = "fp32"
 
 
 def choices(instance: Instance, number: int) -> list[Choice]:
@@ -29,15 +31,34 @@ def choices(instance: Instance, number: int) -> list[Choice]:
     least = min(exit.accuracy for exit in system.exits)
     found = []
     for index, exit in enumerate(system.exits):
-        gain = math.ceil(exit.accuracy) + system.gain.accuracy_weight / (
-            1 + math.exp(-system.gain.accuracy_slope * (exit.accuracy - least))
-        )
+
+        def gain_at(accuracy: float) -> float:
+            satisfaction = 1 / (1 + math.exp(-system.gain.accuracy_slope * (accuracy - least)))
+            return math.ceil(accuracy) + system.gain.accuracy_weight * satisfaction
+
+        gain = gain_at(exit.accuracy)
         layers = len(exit.device_s)
         for cut in range(layers + 1):
             head_s = sum(slowdown * (slope * task.size + rest) for slope, rest in exit.device_s[:cut])
             tail_s = sum(slope * task.size + rest for slope, rest in exit.edge_s[cut:])
             slope, rest = exit.output_bytes[cut]
             found.append(Choice(index + 1, cut, head_s, (slope * task.size + rest) / bandwidth, tail_s, gain))
+            for coded in (each for each in exit.codecs if each.cut == cut):
+                encode_s, decode_s, crossing = (
+                    slope * task.size + rest
+                    for slope, rest in (coded.device_s, coded.edge_s, coded.output_bytes)
+                )
+                found.append(
+                    Choice(
+                        index + 1,
+                        cut,
+                        head_s + slowdown * encode_s,
+                        crossing / bandwidth,
+                        tail_s + decode_s,
+                        gain_at(coded.accuracy),
+                        coded.codec,
+                    )
+                )
     return found
 
 
@@ -63,15 +84,16 @@ def brute_force(instance: Instance) -> float:
     return float(gains.max())
 
 
-def recomputed_gain(instance: Instance, decisions: list[tuple[int, int]]) -> float:
-    """Gain of (exit, cut) pairs under Section II-B."""
+def recomputed_gain(instance: Instance, decisions: Sequence[tuple[int, int] | tuple[int, int, str]]) -> float:
+    """Gain of (exit, cut) or (exit, cut, codec) under Section II-B."""
     device_free_s = [-math.inf] * instance.system.devices
     edge_free_s = -math.inf
     total = 0.0
-    for number, (task, (exit, cut)) in enumerate(zip(instance.tasks, decisions, strict=True)):
-        if exit == 0:
+    for number, (task, decision) in enumerate(zip(instance.tasks, decisions, strict=True)):
+        if decision[0] == 0:
             continue
-        (choice,) = (c for c in choices(instance, number) if (c.exit, c.cut) == (exit, cut))
+        wanted = (*decision, "fp32")[:3]
+        (choice,) = (c for c in choices(instance, number) if (c.exit, c.cut, c.codec) == wanted)
         send_s = max(task.arrival_s, device_free_s[task.device]) + choice.head_s
         device_free_s[task.device] = send_s
         edge_free_s = max(send_s + choice.upload_s, edge_free_s) + choice.tail_s

@@ -50,6 +50,11 @@ BundleOption = Annotated[
     typer.Option("--bundle", help="Model bundle whose profile to use; without it the bundled one."),
 ]
 
+Codecs = Annotated[
+    str | None,
+    typer.Option("--codecs", help="Offer these codecs for what crosses, with commas, or all that pay."),
+]
+
 errors = Console(stderr=True, highlight=False)
 """Progress and notes go to standard error, so that standard output stays the result."""
 
@@ -67,10 +72,15 @@ def scenario_from(
     return load_scenario(path).changed(tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
 
 
-def exits_of(bundle: Path | None) -> tuple[ExitCoefficients, ...]:
-    """The measured coefficients of a bundle's exits, on its profile's host. Raises OfframpError if it has none."""
+def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoefficients, ...]:
+    """The measured coefficients of a bundle's exits, on its profile's host, with codecs if some are named.
+
+    Raises OfframpError if it has none, or for a codec that does not exist or was not measured.
+    """
     from offramp.model.bundle import PROFILE_NAME, default_bundle_path, read_manifest
-    from offramp.profile import exit_coefficients, load_profile
+    from offramp.model.codecs import named_codecs
+    from offramp.options import worthwhile
+    from offramp.profile import exit_coefficients, load_profile, measured_codecs
 
     folder = default_bundle_path() if bundle is None else bundle
     manifest = read_manifest(folder)
@@ -84,7 +94,9 @@ def exits_of(bundle: Path | None) -> tuple[ExitCoefficients, ...]:
         raise OfframpError(
             f"{PROFILE_NAME}: model_sha256", measured, f"must be {shipped}", "profile this model again"
         )
-    return exit_coefficients(profile, profile, [exit.accuracy for exit in manifest.exits])
+    offered = named_codecs(codecs, measured_codecs(profile))
+    accuracies = [exit.accuracy for exit in manifest.exits]
+    return worthwhile(exit_coefficients(profile, profile, accuracies, offered))
 
 
 def progress_bar(quiet: bool) -> Progress:

@@ -12,6 +12,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from offramp.cli.arguments import JsonFlag, errors, print_json
+from offramp.cli.coding import (
+    MeasuredCodecs,
+    coded_accuracy,
+    coded_rows,
+    print_codecs,
+    print_coded_accuracy,
+    profile_codecs,
+    test_images,
+)
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
@@ -22,6 +31,9 @@ if TYPE_CHECKING:
 
 BundleArgument = Annotated[
     Path | None, typer.Argument(help="Bundle folder or ONNX file; without it the bundled network.")
+]
+MostImages = Annotated[
+    int | None, typer.Option("--images", min=1, help="Use the first so many test images only.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each session.")]
 CHECK_SEED = 0
@@ -112,29 +124,39 @@ def evaluate(
         Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
     ] = None,
     threads: Threads = 2,
+    codecs: MeasuredCodecs = None,
+    images: MostImages = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Accuracy of every exit on the test images."""
-    from offramp.images import load_images
+    """Accuracy of every exit on the test images, and of every cut with codecs."""
     from offramp.model.bundle import load_bundle
+    from offramp.model.codecs import chosen_codecs
     from offramp.model.evaluate import count_right
     from offramp.model.executor import ChainExecutor
 
+    chosen = () if codecs is None else chosen_codecs(codecs)
     loaded = load_bundle(bundle)
-    test = load_images(data, "test")
+    test = test_images(data, images)
     assert test.labels is not None  # what is read from a data set has labels
     executor = ChainExecutor(loaded.model, threads=threads)
     right: dict[int, int] = {}
+    coded: dict[int, list[dict[str, Any]]] = {}
     done = 0
-    with Progress(console=errors, transient=True) as progress:
-        bar = progress.add_task("images", total=len(test.images))
-        for done, counts in count_right(executor, test.images, test.labels):
-            right = counts
-            progress.update(bar, completed=done)
-    rows = [
+    if chosen:
+        done, right, counted = coded_accuracy(executor, test, chosen)
+        coded = coded_rows(done, right, counted)
+    else:
+        with Progress(console=errors, transient=True) as progress:
+            bar = progress.add_task("images", total=len(test.images))
+            for done, counts in count_right(executor, test.images, test.labels):
+                right = counts
+                progress.update(bar, completed=done)
+    rows: list[dict[str, Any]] = [
         {"exit": number, "accuracy": count / done, "images": done} for number, count in sorted(right.items())
     ]
     if json_:
+        if chosen:
+            rows = [{**row, "codecs": coded[int(row["exit"])]} for row in rows]
         print_json({"exits": rows})
         return
     table = Table(title=f"{loaded.manifest.name} on {done:,} images")
@@ -145,6 +167,7 @@ def evaluate(
             str(row["exit"]), f"{row['accuracy']:.4f}", "unknown" if known is None else f"{known:.4f}"
         )
     Console().print(table)
+    print_coded_accuracy(loaded, coded)
 
 
 def profile(
@@ -166,10 +189,17 @@ def profile(
         bool, typer.Option("--verify", help="Then measure every exit and cut anew against the prediction.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs and of the order.")] = 0,
+    codecs: MeasuredCodecs = None,
+    keep_layers: Annotated[
+        bool, typer.Option("--keep-layers", help="Measure codecs only; keep the bundle's own profile else.")
+    ] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Image folder for --codecs.")] = None,
+    images: MostImages = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Time every layer on this host for sizes 1 to 10 and fit slope and intercept."""
+    """Time every layer on this host for sizes 1 to 10 and fit slope and intercept; with --codecs these, too."""
     from offramp.model.bundle import add_profile, load_bundle
+    from offramp.model.codecs import chosen_codecs
     from offramp.model.executor import ChainExecutor
     from offramp.model.profiler import build_profile
     from offramp.validation import write_atomically
@@ -179,9 +209,20 @@ def profile(
         raise OfframpError(
             "--into-bundle", str(loaded.path), "needs a bundle folder", "use -o with an ONNX file"
         )
+    if keep_layers and codecs is None:
+        raise OfframpError("--keep-layers", keep_layers, "leaves nothing to measure", "add --codecs all")
+    chosen = () if codecs is None else chosen_codecs(codecs)
+    test = test_images(data, images) if chosen else None
     executor = ChainExecutor(loaded.model, threads=threads)
-    measured = _measure(executor, repeats, limit_s, seed)
-    result = build_profile(executor, measured, loaded.accuracies)
+    if keep_layers:
+        result = loaded.profile()
+    else:
+        measured = _measure(executor, repeats, limit_s, seed)
+        result = build_profile(executor, measured, loaded.accuracies)
+    if test is not None:
+        result = profile_codecs(
+            executor, result, chosen, test, beside=keep_layers, repeats=repeats, limit_s=limit_s, seed=seed
+        )
     if verify:
         result = _verified(executor, result, seed)
     if output is not None:
@@ -246,6 +287,7 @@ def _print_profile(result: HostProfile) -> None:
                 "yes" if layer.linear else "no: see median_s",
             )
         console.print(table)
+    print_codecs(result)
     if result.prediction_error is not None:
         found = ", ".join(f"{name} {value:.1%}" for name, value in result.prediction_error.items())
         console.print(f"predicted against measured, every exit, cut and size: {found}")

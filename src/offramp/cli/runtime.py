@@ -31,6 +31,7 @@ from offramp.policies import POLICIES
 from offramp.runtime import report_handshakes
 from offramp.runtime.logs import start_logging
 from offramp.runtime.outcomes import End
+from offramp.task import UNCODED
 
 if TYPE_CHECKING:
     from offramp.runtime.demo import DemoRun
@@ -59,6 +60,13 @@ MetricsPort = Annotated[
 ]
 LogFormat = Annotated[str, typer.Option("--log-format", help="text or json, on standard error.")]
 MaxSize = Annotated[int, typer.Option("--max-size", help="Most inputs in one task.")]
+EdgeCodecs = Annotated[
+    str,
+    typer.Option(
+        "--codecs",
+        help="Codecs that decisions may name, with commas, or all; without it tensors cross as they are.",
+    ),
+]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
@@ -74,6 +82,7 @@ def edge(
     adapt: Adapt = True,
     seed: Seed = 0,
     max_size: MaxSize = 32,
+    codecs: EdgeCodecs = "",
     certs: Certs = None,
     insecure: Insecure = False,
     metrics_port: MetricsPort = None,
@@ -97,6 +106,7 @@ def edge(
             adapt,
             seed,
             max_size,
+            codecs,
             certs,
             insecure,
             metrics_port,
@@ -128,6 +138,9 @@ def device(
         Path | None, typer.Option("--journal", help="File that keeps every task and its end across crashes.")
     ] = None,
     max_size: MaxSize = 32,
+    codecs: Annotated[
+        str, typer.Option("--codecs", help="Codecs that the edge may name; empty for none.")
+    ] = "all",
     tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
     certs: Certs = None,
     insecure: Insecure = False,
@@ -156,6 +169,7 @@ def device(
         link_trace,
         journal,
         max_size,
+        codecs,
         certs,
         insecure,
         metrics_port,
@@ -188,6 +202,7 @@ def demo(
     k: BudgetFactor = None,
     slot_s: SlotLength = None,
     bundle: RuntimeBundle = None,
+    codecs: EdgeCodecs = "",
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
     ] = None,
@@ -208,7 +223,7 @@ def demo(
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = _policy_or_default(policy)
-    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed)
+    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs)
     check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
@@ -340,11 +355,13 @@ def _options_table(run: DemoRun) -> Table:
     from offramp.runtime.demo import counts_by_option
 
     table = Table(title="where tasks were computed")
-    for heading in ("exit", "layers on the device", "of", "tasks", "on time"):
+    coded = any(record.codec != UNCODED for record in run.records)
+    for heading in ("exit", "layers on the device", "of", *(["codec"] * coded), "tasks", "on time"):
         table.add_column(heading, justify="right")
-    for exit, cut, tasks, met in counts_by_option(run.records):
-        layers = run.instance.system.exits[exit - 1].layers
-        table.add_row(str(exit), str(cut), str(layers), str(tasks), str(met))
+    for chosen, tasks, met in counts_by_option(run.records):
+        layers = run.instance.system.exits[chosen.exit - 1].layers
+        codec = [chosen.codec] * coded
+        table.add_row(str(chosen.exit), str(chosen.cut), str(layers), *codec, str(tasks), str(met))
     return table
 
 

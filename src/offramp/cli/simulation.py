@@ -16,6 +16,7 @@ from offramp.cli.arguments import (
     Assume,
     BudgetFactor,
     BundleOption,
+    Codecs,
     Devices,
     JsonFlag,
     ScenarioFile,
@@ -59,6 +60,7 @@ def stream(
     k: BudgetFactor = None,
     slot_s: SlotLength = None,
     bundle: BundleOption = None,
+    codecs: Codecs = None,
     json_: JsonFlag = False,
 ) -> None:
     """Draw an instance: tasks of a scenario, with the network's measured coefficients."""
@@ -66,7 +68,7 @@ def stream(
     from offramp.validation import write_atomically
 
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
-    instance = seeded_instance(drawn_from, exits_of(bundle), seed)
+    instance = seeded_instance(drawn_from, exits_of(bundle, codecs), seed)
     write_atomically(output, instance.to_json())
     if json_:
         print_json({"instance": str(output), "tasks": len(instance.tasks), "seed": seed})
@@ -134,6 +136,7 @@ def compare(
     k: BudgetFactor = None,
     slot_s: SlotLength = None,
     bundle: BundleOption = None,
+    codecs: Codecs = None,
     optimum: Annotated[bool, typer.Option(help="Solve or bound each instance, too.")] = True,
     json_: JsonFlag = False,
 ) -> None:
@@ -143,7 +146,7 @@ def compare(
     names = names_of(policies, POLICIES, "policies")
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
     chosen = timing_of(timing)
-    steps = experiment.compare(drawn_from, exits_of(bundle), names, seeds, chosen, optimum)
+    steps = experiment.compare(drawn_from, exits_of(bundle, codecs), names, seeds, chosen, optimum)
     rows: list[PolicyRow] = []
     with progress_bar(json_) as progress:
         bar = progress.add_task("seeds", total=seeds)

@@ -65,10 +65,7 @@ class Cell:
             "policy": self.policy,
             "timing": self.timing,
             "seeds": self.seeds,
-            "exits": [
-                [exit.accuracy, exit.device_s.tolist(), exit.edge_s.tolist(), exit.output_bytes.tolist()]
-                for exit in exits
-            ],
+            "exits": [exit.to_dict() for exit in exits],
             "code": code_digest(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
@@ -97,11 +94,12 @@ def policy_rng(seed: int) -> np.random.Generator:
 
 def summarise(instance: Instance, schedule: Schedule) -> Outcome:
     """A schedule's sums."""
-    exits = [row.exit for row in schedule.tasks if row.on_time]
-    accuracies = [instance.system.exits[exit - 1].accuracy for exit in exits]
+    exits = instance.system.exits
+    met = [row for row in schedule.tasks if row.on_time]
+    accuracies = [exits[row.exit - 1].accuracy_with(row.cut, row.codec) for row in met]
     return Outcome(
         schedule.gain,
-        len(exits) / len(schedule.tasks),
+        len(met) / len(schedule.tasks),
         float(np.mean(accuracies)) if accuracies else None,
         schedule.upper_bound,
         schedule.notice,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -95,13 +95,14 @@ class Bundle:
             raise OfframpError("layers in the profile", measured, f"must be {found}", "profile it again")
         return profile
 
-    def coefficients(self) -> tuple[ExitCoefficients, ...]:
+    def coefficients(self, codecs: Collection[str] = ()) -> tuple[ExitCoefficients, ...]:
         """Coefficients of each exit, device and edge both taken for the host that the bundle was profiled on.
 
-        Accuracies are the manifest's where it knows them. Raises OfframpError without a profile or accuracy.
+        Accuracies are the manifest's where it knows them; `codecs` are offered wherever they were measured.
+        Raises OfframpError without a profile or accuracy, or for a codec that was not measured.
         """
         profile = self.profile()
-        return exit_coefficients(profile, profile, self.accuracies)
+        return exit_coefficients(profile, profile, self.accuracies, codecs)
 
 
 def default_bundle_path() -> Path:

@@ -81,4 +81,4 @@ def choose(options: OptionTable, allowed: BoolArray, finish_s: FloatArray) -> De
         return DROP
     gain = np.where(allowed, options.gain, -np.inf)
     row = int(np.argmin(np.where(gain == gain.max(), finish_s, np.inf)))
-    return Decision(int(options.exit[row]), int(options.cut[row]))
+    return options.decision(row)

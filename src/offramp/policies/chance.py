@@ -12,7 +12,7 @@ from offramp.task import DROP, Decision
 
 
 class Random:
-    """Draws an exit evenly from 0 (drop) to u, then a cut evenly from 0 to l, whatever the state."""
+    """Draws an exit evenly from 0 (drop) to u, then evenly one of its options, whatever the state."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -28,5 +28,5 @@ class Random:
         exit = int(self._rng.integers(int(options.exit[-1]) + 1))
         if exit == 0:
             return DROP
-        cuts = int(np.count_nonzero(options.exit == exit))
-        return Decision(exit, int(self._rng.integers(cuts)))
+        first, last = np.searchsorted(options.exit, (exit, exit + 1))
+        return options.decision(int(first) + int(self._rng.integers(int(last - first))))

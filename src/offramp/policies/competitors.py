@@ -60,4 +60,4 @@ def _fastest(observation: Observation, allowed: BoolArray) -> Decision:
     options = observation.options
     latency_s = options.head_s + options.upload_s + options.tail_s
     row = int(np.argmin(np.where(allowed, latency_s, np.inf)))
-    return Decision(int(options.exit[row]), int(options.cut[row]))
+    return options.decision(row)

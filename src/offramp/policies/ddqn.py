@@ -106,7 +106,7 @@ class Ddqn:
         )
         if row == self._kernels.BAD_STATE:
             raise OfframpError("backlog", "NaN", "must be instants in seconds", "correct the state")
-        return DROP if row < 0 else Decision(int(options.exit[row]), int(options.cut[row]))
+        return DROP if row < 0 else options.decision(row)
 
     def _learn_of(self, task: Task) -> None:
         self._seen.append(task)

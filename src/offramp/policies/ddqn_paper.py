@@ -92,7 +92,7 @@ class DdqnPaper:
         if action == 0:
             return DROP
         options = observation.options
-        return Decision(int(options.exit[action - 1]), int(options.cut[action - 1]))
+        return options.decision(action - 1)
 
     def _choose(self, size: float, budget_s: float, own_s: float, edge_s: float, allowed: BoolArray) -> int:
         """The allowed action of the greatest Q."""
@@ -102,8 +102,8 @@ class DdqnPaper:
 
 
 def _actions(system: System) -> int:
-    """Dropping, and every (exit, cut)."""
-    return sum(exit.layers + 1 for exit in system.exits) + 1
+    """Dropping, and every option."""
+    return sum(exit.layers + 1 + len(exit.codecs) for exit in system.exits) + 1
 
 
 def _refuse_other_family(policy: PolicyFile, context: Context) -> None:

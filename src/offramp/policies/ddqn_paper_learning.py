@@ -86,7 +86,15 @@ def options_identity(system: System) -> str:
     return _digest(
         {
             "exits": [
-                [exit.accuracy, exit.device_s.tolist(), exit.edge_s.tolist(), exit.output_bytes.tolist()]
+                [
+                    *(
+                        exit.accuracy,
+                        exit.device_s.tolist(),
+                        exit.edge_s.tolist(),
+                        exit.output_bytes.tolist(),
+                    ),
+                    *(asdict(coded) for coded in exit.codecs),
+                ]
                 for exit in system.exits
             ],
             "kinds": [system.kind(device) for device in range(system.devices)],

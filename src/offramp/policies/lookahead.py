@@ -109,7 +109,7 @@ class Lookahead:
         if best == 0:
             return DROP
         row = rows[best - 1]
-        return Decision(int(options.exit[row]), int(options.cut[row]))
+        return options.decision(row)
 
     def _look_into(self, traffic: Traffic) -> None:
         self._futures, self._options = draw_futures(self._system, traffic, self._timing, POOL, self._rng)

@@ -113,7 +113,7 @@ class Planner:
             options,
             rows,
             take(options, rows),
-            tuple(Decision(int(options.exit[row]), int(options.cut[row])) for row in rows),
+            tuple(options.decision(row) for row in rows),
         )
         self._candidates[kind, size] = found
         return found

@@ -17,14 +17,17 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
 from offramp.model.bundle import Bundle
+from offramp.model.codecs import chosen_codecs
+from offramp.options import worthwhile
 from offramp.profile import ExitCoefficients
 from offramp.runtime.device_main import FROM_SUPERVISOR
-from offramp.runtime.edge_main import check_policy_name
+from offramp.runtime.edge_main import check_policy_name, exits_with
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Child, ChildError
 from offramp.runtime.workload import PlannedTask, Samples, save_share
 from offramp.scenario import Scenario
+from offramp.task import Decision
 
 LEAD_S = 0.2
 """From the last order to start until the stream's instant 0."""
@@ -48,6 +51,7 @@ class DemoSettings:
     policy_file: Path | None
     adapt: bool
     seed: int
+    codecs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,9 @@ class DemoRun:
 
 
 def check_settings(settings: DemoSettings) -> None:
-    """Raises OfframpError for a policy that does not exist, or devices that this machine cannot stand for."""
+    """Raises OfframpError for a policy or codec that does not exist, or devices that this machine cannot stand for."""
     check_policy_name(settings.policy)
+    chosen_codecs(settings.codecs)
     fastest = min(settings.scenario.slowdowns)
     if fastest < 1.0:
         raise OfframpError("device_slowdown", fastest, "must be >= 1", "no device is faster than its machine")
@@ -92,7 +97,7 @@ def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress:
     Raises OfframpError if it cannot be run, KeyboardInterrupt if the user stops it.
     """
     check_settings(settings)
-    exits = bundle.coefficients()
+    exits = worthwhile(exits_with(bundle, settings.codecs))
     tasks_rng, rows_rng = np.random.default_rng(settings.seed).spawn(2)
     instance = draw_instance(settings.scenario, exits, tasks_rng)
     with tempfile.TemporaryDirectory(prefix="offramp-demo-") as folder:
@@ -239,6 +244,8 @@ class _Supervisor:
             arguments += ["--policy-file", str(settings.policy_file)]
         if not settings.adapt:
             arguments += ["--no-adapt"]
+        if settings.codecs:
+            arguments += ["--codecs", settings.codecs]
         return arguments + self._bundle_arguments()
 
     def _device_arguments(self, number: int) -> list[str]:
@@ -278,9 +285,11 @@ def _lost(number: int, instance: Instance) -> TaskRecord:
     )
 
 
-def counts_by_option(records: Sequence[TaskRecord]) -> Iterator[tuple[int, int, int, int]]:
-    """(exit, cut, tasks answered, of these on time), ascending."""
-    options = sorted({(record.exit, record.cut) for record in records if record.answered})
-    for exit, cut in options:
-        chosen = [r for r in records if r.answered and (r.exit, r.cut) == (exit, cut)]
-        yield exit, cut, len(chosen), sum(record.end is End.ON_TIME for record in chosen)
+def counts_by_option(records: Sequence[TaskRecord]) -> Iterator[tuple[Decision, int, int]]:
+    """What was chosen, tasks answered like that, and of these on time; exits and cuts ascending."""
+    chosen: dict[tuple[int, int, str], list[TaskRecord]] = {}
+    for record in records:
+        if record.answered:
+            chosen.setdefault((record.exit, record.cut, record.codec), []).append(record)
+    for option, answered in sorted(chosen.items()):
+        yield Decision(*option), len(answered), sum(record.end is End.ON_TIME for record in answered)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,11 +24,12 @@ from offramp.runtime.journal import Journal, JournalFullError
 from offramp.runtime.link import Link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
-from offramp.runtime.processor import Executor, Processor
+from offramp.runtime.processor import Coded, Executor, Processor
 from offramp.runtime.protocol import (
     VERSION,
     Answer,
     Closing,
+    CodedUpload,
     Hello,
     Pong,
     ProtocolError,
@@ -43,7 +45,7 @@ from offramp.runtime.protocol import (
     wires_of,
 )
 from offramp.runtime.workload import PlannedTask, Samples
-from offramp.task import Task
+from offramp.task import UNCODED, Task
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class DeviceAgent:
         self._on_end = on_end
         self._journal = journal
         self._tensors: dict[int, Mapping[str, Array]] = {}
+        self._coded: dict[int, Coded] = {}
         self._inputs: dict[int, Samples] = {}
         self._logits: dict[int, Array] = {}
         self._origin_s = 0.0
@@ -171,6 +174,7 @@ class DeviceAgent:
             self._own.slowdown,
             self._link.bandwidth_bytes_per_s,
             self._link.delay_s,
+            self._own.codecs,
         )
 
     def _opened(self, welcome: Welcome) -> None:
@@ -239,7 +243,7 @@ class DeviceAgent:
         """Begin to compute. The input is taken now: later an answer may already have ended the task."""
         sequence = action.sequence
         given = self._tensors[sequence] if action.start else self._inputs[sequence].inputs
-        if action.stop > 0:
+        if action.stop > 0 or action.codec != UNCODED:
             self._spawn(self._compute(action, given))
             return
         # All layers are the edge's: what crosses is the input itself, and no thread need be woken for it.
@@ -252,22 +256,23 @@ class DeviceAgent:
         sequence = action.sequence
         failed, took_s = False, 0.0
         try:
-            made, took_s = await loop.run_in_executor(
-                self._pool, self._processor.run, action.exit, action.start, action.stop, given
-            )
+            run = partial(self._processor.run, action.exit, action.start, action.stop, given, action.codec)
+            made = await loop.run_in_executor(self._pool, run)
+            took_s = made.took_s
         except Exception:  # noqa: BLE001 - whatever the runtime library raises, this task alone has failed
             _LOG.exception("task %d failed on the device", sequence)
             failed = True
         else:
             if sequence in self._inputs:
-                self._tensors[sequence] = made
+                self._tensors[sequence] = made.tensors
+                if made.coded is not None:
+                    self._coded[sequence] = made.coded
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
         self._act()
 
     def _carry(self, action: device_job.Carry) -> None:
         now_s = self._clock()
-        wires = wires_of(self._tensors[action.sequence])
-        upload = Upload(action.sequence, action.exit, action.cut, action.size, 0.0, wires)
+        upload = self._upload(action)
         crossed_s = self._link.carry(now_s, len(encode(upload)))
         there_s = crossed_s + self._link.delay_s
         frame = encode(msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s)))
@@ -275,6 +280,13 @@ class DeviceAgent:
         loop = asyncio.get_running_loop()
         loop.call_later(max(0.0, crossed_s - now_s), self._carried, action.sequence)
         loop.call_later(max(0.0, there_s - now_s), self._connection.send_frame, frame)
+
+    def _upload(self, action: device_job.Carry) -> Upload | CodedUpload:
+        place = (action.sequence, action.exit, action.cut, action.size)
+        if action.codec == UNCODED:
+            return Upload(*place, 0.0, wires_of(self._tensors[action.sequence]))
+        coded = self._coded.pop(action.sequence)
+        return CodedUpload(*place, 0.0, coded.codec, memoryview(coded.payload))
 
     def _carried(self, sequence: int) -> None:
         self.core.carried(sequence, self._clock())
@@ -284,6 +296,7 @@ class DeviceAgent:
         sequence = record.sequence
         inputs = self._inputs.pop(sequence)
         tensors = self._tensors.pop(sequence, None)
+        self._coded.pop(sequence, None)
         logits = self._logits.pop(sequence, None)
         if record.answered:
             if logits is None and tensors is not None:

@@ -110,9 +110,9 @@ class DeviceCore:
                 self._end(job, End.REJECTED, str(reason), now_s)
             return
         arrival_s = job.task.arrival_s
-        job.decision = Decision(verdict.exit, verdict.cut)
+        job.decision = Decision(verdict.exit, verdict.cut, verdict.codec)
         try:
-            row = job.options.index(verdict.exit, verdict.cut)
+            row = job.options.row_of(job.decision)
         except ValueError:
             self._end(job, End.FAILED, "no-such-option", now_s)
             return
@@ -145,7 +145,10 @@ class DeviceCore:
                 job.device_start_s = now_s
             job.stage = Stage.COMPUTING
             self._queue.computing, self._queue.compute_start_s = job, now_s
-            self._actions.append(Compute(job.sequence, job.decision.exit, job.start, job.decision.cut))
+            decision = job.decision
+            self._actions.append(
+                Compute(job.sequence, decision.exit, job.start, decision.cut, decision.codec)
+            )
 
     def computed(self, sequence: int, now_s: float, *, measured_s: float, failed: bool = False) -> None:
         """The processor is done with a `Compute`, which took `measured_s`."""
@@ -186,8 +189,10 @@ class DeviceCore:
                 continue
             job.stage, job.link_start_s = Stage.UPLOADING, now_s
             self._queue.uploading = job
-            exit, cut = job.decision.exit, job.decision.cut
-            self._actions.append(Carry(job.sequence, exit, cut, job.task.size, job.task.deadline_s))
+            task, decision = job.task, job.decision
+            self._actions.append(
+                Carry(job.sequence, decision.exit, decision.cut, task.size, task.deadline_s, decision.codec)
+            )
 
     def link_busy(self, until_s: float) -> None:
         """The present upload will have crossed at `until_s`."""

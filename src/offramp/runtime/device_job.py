@@ -13,7 +13,7 @@ from offramp.options import OptionTable
 from offramp.policies import choose
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.protocol import Message
-from offramp.task import DROP, Decision, Task
+from offramp.task import DROP, UNCODED, Decision, Task
 
 
 class Stage(Enum):
@@ -38,13 +38,15 @@ class Say:
 class Compute:
     """Run layers start+1..stop of an exit for a task; then call `DeviceCore.computed`.
 
-    With `start` > 0 the input is what the device kept at that cut. `stop` = l gives the answer.
+    With `start` > 0 the input is what the device kept at that cut. `stop` = l gives the answer. With a `codec` the
+    work includes encoding what crosses at `stop`.
     """
 
     sequence: int
     exit: int
     start: int
     stop: int
+    codec: str = UNCODED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Carry:
     cut: int
     size: int
     deadline_s: float
+    codec: str = UNCODED
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class Job:
         decision = choose(options, allowed, finish_s)
         if decision.exit == 0:
             return None
-        row = options.index(decision.exit, decision.cut)
+        row = options.row_of(decision)
         start = kept.cut if kept is not None and kept.exit == decision.exit else 0
         return Plan(decision, start, float(takes_s[row]), float(finish_s[row]))
 
@@ -123,7 +126,7 @@ class Job:
         answered = end in (End.ON_TIME, End.LATE)
         gain = 0.0
         if end is End.ON_TIME:
-            gain = float(self.options.gain[self.options.index(self.decision.exit, self.decision.cut)])
+            gain = float(self.options.gain[self.options.row_of(self.decision)])
         finish_s = now_s if answered else None
         return TaskRecord(
             self.sequence,
@@ -140,6 +143,7 @@ class Job:
             self.link_start_s,
             self.sent_s,
             gain,
+            codec=self.decision.codec,
         )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from offramp.errors import OfframpError
 from offramp.runtime.device_agent import DeviceAgent, Identity
 from offramp.runtime.device_connection import Endpoint
-from offramp.runtime.edge_main import cap_of, check_max_size, load_executor
+from offramp.runtime.edge_main import cap_of, check_max_size, exits_with, load_executor
 from offramp.runtime.journal import Journal, with_journal
 from offramp.runtime.link import make_link
 from offramp.runtime.outcomes import TaskRecord
@@ -36,7 +36,10 @@ FROM_SUPERVISOR = "supervisor"
 
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
-    """What `offramp device` is told. `share` replaces the stream that `scenario` and `seed` describe."""
+    """What `offramp device` is told. `share` replaces the stream that `scenario` and `seed` describe.
+
+    `codecs` are what the edge may decide with: see `edge_main.exits_with`.
+    """
 
     edge: str
     device: str
@@ -50,6 +53,7 @@ class DeviceSettings:
     link_trace: Path | None
     journal: Path | None
     max_size: int
+    codecs: str
     certs: Path | None
     insecure: bool
     metrics_port: int | None
@@ -87,7 +91,7 @@ def run_device(
     from offramp.model.bundle import load_bundle
 
     bundle = load_bundle(settings.bundle)
-    exits = bundle.coefficients()
+    exits = exits_with(bundle, settings.codecs)
     plan: Iterable[PlannedTask]
     if settings.share is not None:
         plan, samples = load_share(settings.share)

@@ -13,12 +13,14 @@ from offramp.runtime.edge_job import Action, Counts, Hang, Remake, Reply, Run, S
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
 from offramp.runtime.forecast import Forecast
+from offramp.runtime.processor import Coded
 from offramp.runtime.protocol import (
     VERSION,
     Announce,
     Answer,
     Bye,
     Closing,
+    CodedUpload,
     Declined,
     FromDevice,
     Hello,
@@ -36,7 +38,7 @@ from offramp.runtime.protocol import (
     fits,
     wire_of,
 )
-from offramp.task import DROP, Decision
+from offramp.task import DROP, UNCODED, Decision
 
 GRACE_S = 1.0
 """How long after its deadline a decided task may still reach the edge before it is forgotten."""
@@ -114,6 +116,14 @@ class EdgeCore:
                 f"the edge serves {self._model_sha256[:12]}",
                 "give both the same --bundle",
             )
+        unknown = sorted(self._forecast.codecs.difference(hello.codecs))
+        if unknown:
+            return Refused(
+                Refusal.CODEC,
+                ", ".join(unknown),
+                f"the device knows {', '.join(hello.codecs) or 'none'}",
+                "install offramp[compress] and the same bundle there, or give the edge other --codecs",
+            )
         if self.draining:
             return Refused(Refusal.DRAINING, hello.device, "the edge is stopping", "try again later")
         session = self._sessions.of(hello.device)
@@ -162,7 +172,7 @@ class EdgeCore:
             reason = Refusal.POLICY if decision.exit == 0 else None
         if reason is not None:
             self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
-            verdict = Verdict(announce.sequence, 0, 0, reason, 0.0, 0.0, 0.0, 0.0)
+            verdict = Verdict(announce.sequence, 0, 0, UNCODED, reason, 0.0, 0.0, 0.0, 0.0)
         else:
             verdict = self._accept(session, announce, observation, decision)
         session.peer.verdicts += 1
@@ -172,10 +182,9 @@ class EdgeCore:
         self, session: Session, announce: Announce, observation: Observation, decision: Decision
     ) -> Verdict:
         self.counts.decided += 1
-        option = (decision.exit, decision.cut)
-        self.counts.chosen[option] = self.counts.chosen.get(option, 0) + 1
+        self.counts.chosen[decision] = self.counts.chosen.get(decision, 0) + 1
         options, task = observation.options, observation.task
-        row = options.index(decision.exit, decision.cut)
+        row = options.row_of(decision)
         timeline = observation.timeline()
         # An instant that is the same for all options is given once.
         instants = (float(np.broadcast_to(each, len(options))[row]) for each in timeline)
@@ -186,31 +195,39 @@ class EdgeCore:
             session.expected[announce.sequence] = Work(
                 session.token,
                 announce.sequence,
-                decision.exit,
-                decision.cut,
+                decision,
                 announce.size,
                 float(options.tail_s[row]),
                 float(arrival_s[row]),
                 task.arrival_s + announce.budget_s,
             )
-        return Verdict(announce.sequence, decision.exit, decision.cut, None, *predicted)
+        return Verdict(announce.sequence, decision.exit, decision.cut, decision.codec, None, *predicted)
 
-    def upload(self, token: bytes, upload: Upload, now_s: float) -> None:
-        """Tensors of a decided task have come."""
+    def upload(self, token: bytes, upload: Upload | CodedUpload, now_s: float) -> None:
+        """Tensors of a decided task have come. What is coded is decoded by a worker, as part of its work."""
         session = self._sessions.get(token)
         if session is None:
             return
         work = session.expected.get(upload.sequence)
-        if work is None or (work.exit, work.cut, work.size) != (upload.exit, upload.cut, upload.size):
+        sent = (upload.exit, upload.cut, upload.size)
+        if work is None or (work.decision.exit, work.decision.cut, work.size) != sent:
             gone = work is None and upload.remaining_s < 0
             self._decline(token, upload.sequence, Refusal.EXPIRED if gone else Refusal.UNKNOWN_TASK)
             return
-        del session.expected[upload.sequence]
-        try:
-            work.tensors = arrays_of(upload.tensors, self._boundary(work.exit, work.cut), work.size)
-        except ProtocolError:
-            self._decline(token, upload.sequence, Refusal.BAD_TENSORS)
+        codec = upload.codec if isinstance(upload, CodedUpload) else UNCODED
+        if codec != work.decision.codec:
+            self._decline(token, upload.sequence, Refusal.CODEC)
             return
+        del session.expected[upload.sequence]
+        if isinstance(upload, CodedUpload):
+            work.crossed = Coded(codec, upload.payload, work.size)
+        else:
+            specs = self._boundary(work.decision.exit, work.decision.cut)
+            try:
+                work.crossed = arrays_of(upload.tensors, specs, work.size)
+            except ProtocolError:
+                self._decline(token, upload.sequence, Refusal.BAD_TENSORS)
+                return
         work.arrival_s, work.deadline_s = now_s, now_s + upload.remaining_s
         self._queue.add(work)
         self._start(now_s)
@@ -220,20 +237,23 @@ class EdgeCore:
             if refusal is not None:
                 self._decline(work.session, work.sequence, refusal)
                 continue
-            tensors, work.tensors = work.tensors, {}
-            self._actions.append(Run(work, tensors))
+            crossed, work.crossed = work.crossed, None
+            assert crossed is not None
+            self._actions.append(Run(work, crossed))
 
-    def computed(self, work: Work, logits: tuple[str, Array] | None, now_s: float, computed_s: float) -> None:
-        """A worker is done: the output's name and logits, or None if it failed."""
+    def computed(
+        self, work: Work, logits: tuple[str, Array] | Refusal, now_s: float, computed_s: float
+    ) -> None:
+        """A worker is done: the output's name and logits, or why there are none."""
         self._queue.done(work)
-        if logits is None:
-            self._decline(work.session, work.sequence, Refusal.INTERNAL)
+        if isinstance(logits, Refusal):
+            self._decline(work.session, work.sequence, logits)
         else:
             self.counts.answered += 1
             waited_s = max(0.0, work.start_s - work.arrival_s)
             answer = Answer(work.sequence, wire_of(*logits), waited_s, computed_s)
             self._reply(work.session, answer)
-            self._forecast.computed(self._forecast.tail_s(work.exit, work.cut, work.size), computed_s)
+            self._forecast.computed(self._forecast.tail_s(work.decision, work.size), computed_s)
         self._start(now_s)
 
     def _decline(self, token: bytes, sequence: int, reason: Refusal) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from offramp.model.tensors import Array
 from offramp.options import System
+from offramp.runtime.processor import Crossed
 from offramp.runtime.protocol import Message, Refusal
+from offramp.task import UNCODED, Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Compute the layers behind a cut; then call `EdgeCore.computed`."""
+    """Compute the layers behind a cut from what has crossed; then call `EdgeCore.computed`."""
 
     work: Work
-    tensors: dict[str, Array]
+    crossed: Crossed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,12 @@ class Work:
 
     session: bytes
     sequence: int
-    exit: int
-    cut: int
+    decision: Decision
     size: int
     tail_s: float
     arrival_s: float
     deadline_s: float
-    tensors: dict[str, Array] = field(default_factory=dict)
+    crossed: Crossed | None = None
     start_s: float = np.nan
 
 
@@ -77,11 +77,14 @@ class Counts:
     announced: int = 0
     decided: int = 0
     turned_away: dict[Refusal, int] = field(default_factory=dict)
-    chosen: dict[tuple[int, int], int] = field(default_factory=dict)
+    chosen: dict[Decision, int] = field(default_factory=dict)
     answered: int = 0
     declined: dict[Refusal, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        chosen = {f"{exit}/{cut}": number for (exit, cut), number in self.chosen.items()}
-        return asdict(self) | {"chosen": chosen}
+        chosen = {
+            f"{made.exit}/{made.cut}" + (f"/{made.codec}" if made.codec != UNCODED else ""): number
+            for made, number in self.chosen.items()
+        }
+        return asdict(replace(self, chosen={})) | {"chosen": chosen}

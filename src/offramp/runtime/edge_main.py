@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.options import Gain, NetworkTerms, System
+from offramp.model.codecs import chosen_codecs, largest_payload
+from offramp.options import Gain, NetworkTerms, System, worthwhile
 from offramp.policies import POLICIES, Context, Policy, make_policy
 from offramp.policies.greedy import Myopic
+from offramp.profile import ExitCoefficients, measured_codecs
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
 from offramp.runtime.processor import Processor, calibrate
-from offramp.runtime.protocol import largest_frame
+from offramp.runtime.protocol import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure
 from offramp.scenario import Scenario, load_scenario
@@ -38,7 +40,7 @@ MOST_INPUTS = 1000
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """What `offramp edge` is told. `scenario` is what the policy may know of the tasks to come, `adapt` whether it
-    may come to think otherwise.
+    may come to think otherwise. `codecs`: see `exits_with`.
     """
 
     host: str
@@ -50,6 +52,7 @@ class EdgeSettings:
     adapt: bool
     seed: int
     max_size: int
+    codecs: str
     certs: Path | None
     insecure: bool
     metrics_port: int | None
@@ -69,8 +72,22 @@ def check_max_size(max_size: int) -> None:
 
 
 def cap_of(bundle: Bundle, max_size: int) -> int:
-    """The largest frame that tasks of up to `max_size` inputs need at any cut of the model."""
-    return largest_frame([cut for exit in bundle.model.exits for cut in exit.cuts], max_size)
+    """The largest frame that tasks of up to `max_size` inputs need at any cut of the model, with any codec."""
+    cuts = [cut for exit in bundle.model.exits for cut in exit.cuts]
+    return max(largest_frame(cuts, max_size), FRAME_OVERHEAD_BYTES + largest_payload(cuts, max_size))
+
+
+def exits_with(bundle: Bundle, codecs: str) -> tuple[ExitCoefficients, ...]:
+    """A bundle's coefficients with codecs: a list with commas, none for an empty one, `all` that were measured.
+
+    With `all`, those that this host cannot use are left out. Raises OfframpError for a codec that does not exist or
+    was not measured, MissingExtraError for one whose package is not installed.
+    """
+    chosen = chosen_codecs(codecs)
+    if codecs == "all":
+        measured = measured_codecs(bundle.profile())
+        chosen = tuple(name for name in chosen if name in measured)
+    return bundle.coefficients(chosen)
 
 
 def load_executor(bundle: Bundle) -> ChainExecutor:
@@ -91,7 +108,7 @@ def run_edge(settings: EdgeSettings) -> None:
 
     scenario = None if settings.scenario is None else load_scenario(settings.scenario)
     bundle = load_bundle(settings.bundle)
-    exits = bundle.coefficients()
+    exits = worthwhile(exits_with(bundle, settings.codecs))
     executor = load_executor(bundle)
     forecast = Forecast(
         exits,

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from offramp.errors import OfframpError
+from offramp.model.tensors import Array
 from offramp.options import System
 from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
-from offramp.runtime.processor import Processor
+from offramp.runtime.processor import BadPayloadError, Processor
 from offramp.runtime.protocol import (
     Attach,
     Hello,
@@ -261,16 +262,20 @@ class EdgeServer:
     async def _run(self, action: edge_job.Run) -> None:
         work = action.work
         loop = asyncio.get_running_loop()
-        last = self._layers(work.exit)
+        exit = work.decision.exit
+        answer: tuple[str, Array] | Refusal = Refusal.INTERNAL
+        computed_s = 0.0
         try:
-            made, computed_s = await loop.run_in_executor(
-                self._pool, self._processor.run, work.exit, work.cut, last, action.tensors
+            made = await loop.run_in_executor(
+                self._pool, self._processor.run, exit, work.decision.cut, self._layers(exit), action.crossed
             )
-            answer = next(iter(made.items()))
+            answer, computed_s = next(iter(made.tensors.items())), made.took_s
+        except BadPayloadError as error:
+            _LOG.warning("task %d: %s", work.sequence, error)
+            answer = Refusal.BAD_TENSORS
         except Exception:  # noqa: BLE001 - whatever the runtime library raises, this task alone has failed
             _LOG.exception("task %d failed on the edge", work.sequence)
-            answer, computed_s = None, 0.0
-        if self._metrics is not None and answer is not None:
+        if self._metrics is not None and not isinstance(answer, Refusal):
             self._metrics.computed(max(0.0, work.start_s - work.arrival_s), computed_s)
         self._core.computed(work, answer, self._clock(), computed_s)
         self._act()

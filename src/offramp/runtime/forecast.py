@@ -11,7 +11,7 @@ import numpy as np
 
 from offramp import equations
 from offramp.observation import Backlog, Observation
-from offramp.options import Gain, NetworkTerms, System
+from offramp.options import Gain, NetworkTerms, System, cut_costs
 from offramp.profile import ExitCoefficients
 from offramp.runtime.protocol import Announce, Hello
 from offramp.state import EdgeQueue
@@ -137,6 +137,11 @@ class Forecast:
         """Parameters of Eq. 1."""
         return self._gain
 
+    @property
+    def codecs(self) -> frozenset[str]:
+        """Codecs that a decision may name."""
+        return frozenset(coded.codec for exit in self._exits for coded in exit.codecs)
+
     def join(self, hello: Hello) -> Peer:
         """A device connects."""
         self._system = None
@@ -166,7 +171,7 @@ class Forecast:
         known = self._system
         if known is None or known.device_slowdown != slowdowns or known.bandwidth_bytes_per_s != bandwidths:
             factor = self._edge.factor
-            exits = tuple(dataclasses.replace(exit, edge_s=exit.edge_s * factor) for exit in self._exits)
+            exits = tuple(exit.with_edge_factor(factor) for exit in self._exits)
             self._system = System(exits, slowdowns, bandwidths, self._gain, self._network)
         return self._system
 
@@ -197,7 +202,7 @@ class Forecast:
 
     def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
         """Count in what the policy chose. ValueError if it is none of the options."""
-        peer.place(observation, observation.options.index(decision.exit, decision.cut))
+        peer.place(observation, observation.options.row_of(decision))
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
         """The edge has computed what an edge of factor 1 computes in `predicted_s`."""
@@ -209,6 +214,8 @@ class Forecast:
         """How much slower than its profile the edge computes at present."""
         return self._edge.factor
 
-    def tail_s(self, exit: int, cut: int, size: int) -> float:
-        """Seconds that an edge of factor 1 takes for the layers behind a cut."""
-        return float(equations.tail_durations(equations.linear(self._exits[exit - 1].edge_s, size))[cut])
+    def tail_s(self, decision: Decision, size: int) -> float:
+        """Seconds that an edge of factor 1 takes to decode what crosses, and for the layers behind the cut."""
+        costs = cut_costs(self._exits[decision.exit - 1], size)
+        row = np.flatnonzero((costs.cut == decision.cut) & (costs.codec == decision.codec))[0]
+        return float(costs.tail_s[row])

@@ -64,9 +64,9 @@ class EdgeMetrics:
             for reason, number in reasons.items():
                 refused.add_metric([stage, str(reason)], number)
         yield refused
-        chosen = CounterMetricFamily("offramp_edge_decisions", "Decisions.", labels=["exit", "cut"])
-        for (exit, cut), number in counts.chosen.items():
-            chosen.add_metric([str(exit), str(cut)], number)
+        chosen = CounterMetricFamily("offramp_edge_decisions", "Decisions.", labels=["exit", "cut", "codec"])
+        for made, number in counts.chosen.items():
+            chosen.add_metric([str(made.exit), str(made.cut), made.codec], number)
         yield chosen
 
 

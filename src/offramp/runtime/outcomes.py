@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from offramp.task import UNCODED
+
 
 class End(StrEnum):
     """The one end of a task."""
@@ -54,6 +56,7 @@ class TaskRecord:
         gain: Eq. 1 if on time, else 0.
         correct: inputs answered right; None without labels or without an answer.
         labels: the answer, one class for each input; empty without an answer.
+        codec: how what crossed the cut travelled.
     """
 
     sequence: int
@@ -72,6 +75,7 @@ class TaskRecord:
     gain: float
     correct: int | None = None
     labels: tuple[int, ...] = ()
+    codec: str = UNCODED
 
     @property
     def answered(self) -> bool:

@@ -36,6 +36,11 @@ class OwnSystem:
         )
 
     @property
+    def codecs(self) -> tuple[str, ...]:
+        """Codecs that a decision for this device may name."""
+        return tuple(sorted({coded.codec for exit in self._exits for coded in exit.codecs}))
+
+    @property
     def slowdown(self) -> float:
         """Factor on the profile's device times, as measured."""
         return self._speed.factor

@@ -6,14 +6,18 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from offramp import equations
+from offramp.errors import OfframpError
+from offramp.model.codecs import find_codec
 from offramp.model.inputs import random_inputs
-from offramp.model.tensors import Array, TensorSpec
+from offramp.model.tensors import Array, TensorSpec, check_tensors
 from offramp.profile import ExitCoefficients
+from offramp.task import UNCODED
 
 CALIBRATION_SIZES = (1, 4, 8)
 CALIBRATION_ROUNDS = 3
@@ -39,6 +43,31 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What crosses a cut as a codec has packed it, for `size` inputs."""
+
+    codec: str
+    payload: bytes | memoryview
+    size: int
+
+
+Crossed = Mapping[str, Array] | Coded
+"""What has crossed a cut: the tensors by name, or what a codec has made of them."""
+
+
+class BadPayloadError(Exception):
+    """What was to be decoded is not what the codec makes of the cut's tensors."""
+
+
+class Computed(NamedTuple):
+    """What crosses where a computation stopped, the same as it travels, and the seconds that all took."""
+
+    tensors: Mapping[str, Array]
+    coded: Coded | None
+    took_s: float
+
+
 class Processor:
     """Runs parts of exits, each `stretch` >= 1 times as long as it keeps this thread's processor busy.
 
@@ -50,23 +79,34 @@ class Processor:
         self._stretch = stretch
         self._stopped = threading.Event()
 
-    def run(
-        self, exit: int, start: int, stop: int, tensors: Mapping[str, Array]
-    ) -> tuple[dict[str, Array], float]:
-        """Layers start+1..stop on what crosses at `start`: what crosses at `stop`, and the seconds it took.
+    def run(self, exit: int, start: int, stop: int, given: Crossed, codec: str = UNCODED) -> Computed:
+        """Decode what crosses at `start`, run layers start+1..stop, and encode what crosses at `stop`, as asked for.
 
-        One of `start` = 0 and `stop` = l must hold.
+        One of `start` = 0 and `stop` = l must hold. Raises BadPayloadError.
         """
         began_s, busy_s = time.perf_counter(), time.thread_time()
+        tensors = self._decoded(exit, start, given) if isinstance(given, Coded) else given
         if start == 0:
             made = self._executor.run_head(exit, stop, tensors)
         else:
             output = self._executor.boundary(exit, stop)[0].name
             made = {output: self._executor.run_tail(exit, start, tensors)}
+        coded = None if codec == UNCODED else self._encoded(exit, stop, made, codec)
         due_s = began_s + self._stretch * (time.thread_time() - busy_s)
         if self._stretch > 1.0 and (left_s := due_s - time.perf_counter()) > 0:
             self._stopped.wait(left_s)
-        return made, time.perf_counter() - began_s
+        return Computed(made, coded, time.perf_counter() - began_s)
+
+    def _decoded(self, exit: int, cut: int, coded: Coded) -> dict[str, Array]:
+        try:
+            specs = self._executor.boundary(exit, cut)
+            return find_codec(coded.codec).decode(coded.payload, specs, coded.size)
+        except OfframpError as error:
+            raise BadPayloadError(str(error)) from None
+
+    def _encoded(self, exit: int, cut: int, tensors: Mapping[str, Array], codec: str) -> Coded:
+        size = check_tensors(tensors, specs := self._executor.boundary(exit, cut))
+        return Coded(codec, find_codec(codec).encode(tensors, specs), size)
 
     def stop(self) -> None:
         """End a stretch that is under way, and stretch no more."""

@@ -21,14 +21,16 @@ from msgspec import Meta, Struct
 
 from offramp.model.tensors import Array, TensorSpec
 
-VERSION = 1
+VERSION = 2
 MAX_TENSORS = 16
+MAX_CODECS = 64
 FRAME_OVERHEAD_BYTES = 4096
 """More than everything in a frame beside the tensors' own bytes."""
 CONTROL_BYTES = 16 * 1024
 """Cap on a control message."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+CodecName = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9+._-]*\Z")]
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Choice = Annotated[int, Meta(ge=0, le=1000)]
@@ -53,11 +55,16 @@ class Refusal(StrEnum):
     DRAINING = "draining"  # the edge is stopping
     TOO_LARGE = "too-large"  # more inputs than the edge takes in one task
     UNKNOWN_TASK = "unknown-task"  # no such task is expected from this device, or not with this exit and cut
-    BAD_TENSORS = "bad-tensors"  # not what the model declares at this cut
+    BAD_TENSORS = (
+        "bad-tensors"  # not what the model declares at this cut, or not what its codec makes of that
+    )
     INTERNAL = "internal"  # the edge's own mistake
     # A session is refused for these:
     VERSION = "version"
     MODEL = "model"
+    CODEC = (
+        "codec"  # the device does not know what the edge decides with; or an upload's is not the decided one
+    )
     ID_IN_USE = "id-in-use"
     FULL = "full"
     PROTOCOL = "protocol"
@@ -82,7 +89,10 @@ class WireTensor(Struct, array_like=True, frozen=True, forbid_unknown_fields=Tru
 
 
 class Hello(Message, frozen=True):
-    """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts."""
+    """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts.
+
+    `codecs` are those that the device can be told to use, beside sending tensors as they are.
+    """
 
     version: int
     device: Name
@@ -91,6 +101,7 @@ class Hello(Message, frozen=True):
     slowdown: Factor
     bandwidth_bytes_per_s: Rate
     link_delay_s: Seconds
+    codecs: Annotated[tuple[CodecName, ...], Meta(max_length=MAX_CODECS)]
 
 
 class Announce(Message, frozen=True):
@@ -158,6 +169,7 @@ class Verdict(Message, frozen=True):
     sequence: Number
     exit: Choice
     cut: Choice
+    codec: CodecName
     reason: Refusal | None
     device_start_s: Signed
     send_s: Signed
@@ -195,6 +207,18 @@ class Upload(Message, frozen=True):
     tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
 
 
+class CodedUpload(Message, frozen=True):
+    """The same with a codec: what `offramp.model.codecs` makes of the cut's tensors, whose size it does not say."""
+
+    sequence: Number
+    exit: Choice
+    cut: Choice
+    size: Count
+    remaining_s: Signed
+    codec: CodecName
+    payload: memoryview
+
+
 class Answer(Message, frozen=True):
     """The logits of a task, and the seconds that it waited and took on the edge."""
 
@@ -213,7 +237,7 @@ class Declined(Message, frozen=True):
 
 FromDevice = Hello | Announce | Withdraw | Ping | Bye
 ToDevice = Welcome | Refused | Verdict | Pong | Closing
-FromUploader = Attach | Upload
+FromUploader = Attach | Upload | CodedUpload
 ToUploader = Answer | Declined
 
 _Kind = TypeVar("_Kind")

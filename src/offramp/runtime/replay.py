@@ -100,7 +100,7 @@ def replay(run: Recorded) -> dict[str, Any]:
         options = run.instance.system.options(task.device, task.size)
         upload_s = None
         if row.edge_start_s is not None:
-            upload_s = float(options.upload_s[options.index(row.exit, row.cut)])
+            upload_s = float(options.upload_s[options.index(row.exit, row.cut, row.codec)])
         measured, simulated = _measured(record), _simulated(row, task.arrival_s, upload_s)
         rows.append(
             {
@@ -130,7 +130,7 @@ def replay(run: Recorded) -> dict[str, Any]:
 
 
 def _decision(record: TaskRecord) -> Decision:
-    return Decision(record.exit, record.cut) if record.exit else DROP
+    return Decision(record.exit, record.cut, record.codec) if record.exit else DROP
 
 
 def _on_time_share(schedule: Schedule) -> float:

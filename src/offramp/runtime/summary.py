@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from offramp.runtime.outcomes import End, TaskRecord
+from offramp.task import UNCODED
 
 
 def summarise(records: Sequence[TaskRecord], accuracies: Sequence[float]) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def summarise(records: Sequence[TaskRecord], accuracies: Sequence[float]) -> dic
         "inputs": inputs,
         "exits": _counts(record.exit for record in answered),
         "cuts": _counts(record.cut for record in answered),
+        "codecs": _counts(record.codec for record in answered if record.codec != UNCODED),
         "local_fallbacks": sum(record.local for record in answered),
         "reasons": _counts(record.reason for record in records if record.reason),
         "prediction_error": prediction_error(records),

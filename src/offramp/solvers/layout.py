@@ -38,7 +38,8 @@ def lay_out(
         column("tail_s"),
     )
     gain = np.where(met, column("gain"), 0.0)
-    columns = (column("exit"), column("cut"), *instants_s, met, gain)
+    codec = np.concatenate([table.codec for table in tables])[option]
+    columns = (column("exit"), column("cut"), *instants_s, met, gain, codec)
     for n, *values in zip(served.tolist(), *(values.tolist() for values in columns), strict=True):
         laid[n] = ScheduledTask(*values)
     return tuple(laid)

@@ -113,17 +113,16 @@ class NetworkBound:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """One device's tasks: `index` their places in the stream, `choice` the (exit, cut) of each option."""
+    """One device's tasks: `index` their places in the stream, `choice` what each option decides."""
 
     lane: Lane
     index: IntArray
-    choice: IntArray
+    choice: list[Decision]
 
     def decide(self, chosen: IntArray, decisions: list[Decision]) -> None:
         for number, option in zip(self.index.tolist(), chosen.tolist(), strict=True):
             if option >= 0:
-                exit, cut = self.choice[option].tolist()
-                decisions[number] = Decision(exit, cut)
+                decisions[number] = self.choice[option]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,7 +188,7 @@ def _part(instance: Instance, device: int, fastest: float, begin_s: float, windo
         opens=np.concatenate(opens),
         closes=np.concatenate(closes),
     )
-    return _Part(lane, index, np.stack([column("exit"), column("cut")], axis=1).astype(np.int64))
+    return _Part(lane, index, [table.decision(row) for table, rows in picked for row in rows])
 
 
 def _useful(table: OptionTable) -> IntArray:
@@ -221,7 +220,7 @@ def _lay_out(instance: Instance, decisions: list[Decision]) -> Schedule:
         if decision.exit > 0:
             finish_s = observation.timeline().finish_s
             in_time = observation.feasible(finish_s)
-            if not in_time[options.index(decision.exit, decision.cut)]:
+            if not in_time[options.row_of(decision)]:
                 decision = choose(options, in_time, finish_s)
         state.commit(observation, decision)
     rows = tuple(state.rows())
