@@ -7,7 +7,7 @@ by what it sees.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -131,6 +131,17 @@ class EdgeQueue:
             heapq.heapreplace(self._free_s, start_s + job.tail_s)
             started.append((job, start_s))
         return started
+
+    def here(self, now_s: float) -> list[EdgeJob]:
+        """The work that has reached the edge and waits."""
+        return [job for job in self._jobs if job.arrival_s <= now_s]
+
+    def with_jobs(self, jobs: Iterable[EdgeJob]) -> EdgeQueue:
+        """The same workers, busy as they are, with other work before them."""
+        other = EdgeQueue(len(self._free_s), self._free_s)
+        for job in jobs:
+            other.add(job)
+        return other
 
     def forecast(self) -> tuple[FloatArray, FloatArray]:
         """(J,) arrivals of the jobs that have not started, and (J + 1,) when work behind the first j can start."""

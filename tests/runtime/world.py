@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from offramp.instance import Instance
+from offramp.link import RateLink
 from offramp.model.tensors import TensorSpec
 from offramp.options import System
 from offramp.policies import Policy
@@ -23,7 +24,6 @@ from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
-from offramp.runtime.link import RateLink
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.protocol import (

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from offramp.link import Link
 from offramp.model.tensors import Array
 from offramp.options import Gain
 from offramp.runtime import device_job
 from offramp.runtime.device_connection import Connection, Endpoint, Listener
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.journal import Journal, JournalFullError
-from offramp.runtime.link import Link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Executor, Processor

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
+from offramp.link import make_link
 from offramp.runtime.device_agent import DeviceAgent, Identity
 from offramp.runtime.device_connection import Endpoint
 from offramp.runtime.edge_main import cap_of, check_max_size, load_executor
 from offramp.runtime.journal import Journal, with_journal
-from offramp.runtime.link import make_link
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
-from offramp.runtime.link import (
+from offramp.link import (
     PACKET_BYTES,
     RateLink,
     TraceLink,
