@@ -36,6 +36,11 @@ class Link(Protocol):
         ...
 
     @property
+    def steady(self) -> bool:
+        """Whether it carries that at every moment."""
+        ...
+
+    @property
     def delay_s(self) -> float:
         """One-way delay beside the time on the wire; it does not occupy the link."""
         ...
@@ -52,6 +57,11 @@ class RateLink:
     bandwidth_bytes_per_s: float
     delay_s: float = 0.0
     _free_s: float = field(default=-math.inf, init=False)
+
+    @property
+    def steady(self) -> bool:
+        """See `Link`."""
+        return True
 
     def carry(self, ready_s: float, size_bytes: float) -> float:
         """See `Link`."""
@@ -81,6 +91,11 @@ class TraceLink:
     def bandwidth_bytes_per_s(self) -> float:
         """The recording's mean."""
         return len(self.instants_ms) * PACKET_BYTES * 1000.0 / float(self.instants_ms[-1])
+
+    @property
+    def steady(self) -> bool:
+        """See `Link`."""
+        return False
 
     def carry(self, ready_s: float, size_bytes: float) -> float:
         """See `Link`. An opportunity carries one packet of one upload, and is gone if none waits for it."""

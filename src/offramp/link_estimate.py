@@ -18,7 +18,7 @@ import numpy as np
 from offramp.equations import FloatArray
 
 STEPS_PER_OCTAVE = 48
-"""Rates are rounded to so many steps for each doubling, so that option tables can be kept for each step."""
+"""Rates are rounded to so many steps for each doubling of the declared one, so that option tables can be kept."""
 MEMORY = 64
 """Uploads that are remembered."""
 RECENT_S = 1.0
@@ -30,7 +30,9 @@ PRIOR_WEIGHT = 0.5
 QUANTILE = 0.25
 """Share of the uploads that may turn out slower than the rate that is given out."""
 CAUTION = (-1.0, -2.0)
-"""Errors, in logarithms, that a link is granted before it has shown its own."""
+"""Errors, in logarithms, that a link is granted before it has shown its own, unless it is said to be steady."""
+ENOUGH = 8
+"""Uploads after which even a link that is said to be steady is judged by its errors."""
 GRAIN_S = 0.01
 """Differences of durations below this say little: packets go out when the link has a place for them."""
 OVERDUE = 2.0
@@ -115,10 +117,12 @@ class LinkEstimator:
 
     Attributes:
         bandwidth_bytes_per_s, delay_s: what to believe before there is an upload, > 0 and >= 0.
+        steady: whether that is a promise, which is believed until uploads break it.
     """
 
     bandwidth_bytes_per_s: float
     delay_s: float = 0.0
+    steady: bool = False
     _uploads: deque[tuple[float, float]] = field(init=False)
     _rates: deque[tuple[float, float]] = field(init=False)
     _errors: deque[float] = field(init=False)
@@ -129,8 +133,8 @@ class LinkEstimator:
     def __post_init__(self) -> None:
         self._uploads = deque(maxlen=DELAY_UPLOADS)
         self._rates = deque(maxlen=MEMORY)
-        self._errors = deque(CAUTION)
-        self._ranked = sorted(CAUTION)
+        self._errors = deque(() if self.steady else CAUTION)
+        self._ranked = sorted(self._errors)
         self._typical = math.log(self.bandwidth_bytes_per_s)
 
     @property
@@ -156,24 +160,35 @@ class LinkEstimator:
 
     def rate(self, now_s: float, pending: Pending = NOTHING_PENDING) -> float:
         """See `Belief`; rounded to a step."""
-        shortfall = min(0.0, self._ranked[int(QUANTILE * len(self._ranked))])
-        log_rate = self._level(now_s) + shortfall
+        declared = math.log(self.bandwidth_bytes_per_s)
+        log_rate = self._level(now_s) + self._shortfall()
         overdue_s = pending.elapsed_s - self.delay_s
         if pending.size_bytes > 0 and overdue_s * math.exp(log_rate) > pending.size_bytes:
             log_rate = math.log(pending.size_bytes / (OVERDUE * overdue_s))
-        step = round(log_rate / math.log(2.0) * STEPS_PER_OCTAVE)
-        return float(2.0 ** (step / STEPS_PER_OCTAVE))
+        step = round((log_rate - declared) / math.log(2.0) * STEPS_PER_OCTAVE)
+        return float(self.bandwidth_bytes_per_s * 2.0 ** (step / STEPS_PER_OCTAVE))
 
     def chance(self, slack: FloatArray) -> FloatArray | None:
         """See `Belief`: the share of the remembered errors that such a slack makes good."""
+        if self._trusted:
+            return None
         ranked = np.array(self._ranked)
-        shortfall = min(0.0, self._ranked[int(QUANTILE * len(ranked))])
         with np.errstate(divide="ignore"):
-            least = shortfall - np.log(np.maximum(slack, 0.0))
+            least = self._shortfall() - np.log(np.maximum(slack, 0.0))
         # Half a step of rounding must not make a steady link look uncertain.
         short = np.searchsorted(ranked, least - math.log(2.0) / STEPS_PER_OCTAVE)
         share: FloatArray = 1.0 - short / len(ranked)
         return share
+
+    @property
+    def _trusted(self) -> bool:
+        return self.steady and self._count < ENOUGH
+
+    def _shortfall(self) -> float:
+        """What the rate to plan with leaves off, <= 0: a quantile of the errors."""
+        if self._trusted:
+            return 0.0
+        return min(0.0, self._ranked[int(QUANTILE * len(self._ranked))])
 
     def _level(self, now_s: float) -> float:
         """Logarithm of the rate that is expected now."""
