@@ -169,7 +169,7 @@ class LinkedState(NetworkState):
                 self._expected[number] = dataclasses.replace(job, arrival_s=now_s)
         queue = self._queue.with_jobs([*self._queue.here(now_s), *self._expected.values()])
         backlog = Backlog(self._device_free_s.copy(), self._link_free_s.copy(), *queue.forecast())
-        options = self._system.options(task.device, task.size, uplink.rate)
+        options = self._system.options_at(task.device, task.size, uplink.rate)
         network = dataclasses.replace(self._system.network, link_delay_s=uplink.belief.delay_s)
         return Observation(task, now_s, options, backlog, "network", network).weighed(uplink.belief)
 

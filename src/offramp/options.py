@@ -96,8 +96,8 @@ class System:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tables", lru_cache(maxsize=4096)(self._build))
-        object.__setattr__(self, "_shapes", lru_cache(maxsize=4096)(self._build_shape))
-        object.__setattr__(self, "_crossing", lru_cache(maxsize=4096)(self._build_crossing))
+        object.__setattr__(self, "_at_rates", lru_cache(maxsize=4096)(self._at_rate))
+        object.__setattr__(self, "_crossing", lru_cache(maxsize=256)(self._crossing_bytes))
 
     @property
     def devices(self) -> int:
@@ -113,15 +113,17 @@ class System:
         """(slowdown, bandwidth): devices of one kind share their option tables."""
         return self.device_slowdown[device], self.bandwidth_bytes_per_s[device]
 
-    def options(self, device: int, size: int, bandwidth_bytes_per_s: float | None = None) -> OptionTable:
-        """The option table of a device (0..N-1) for a task of `size` inputs; built once for each kind and size.
+    def options(self, device: int, size: int) -> OptionTable:
+        """The option table of a device (0..N-1) for a task of `size` inputs; built once for each kind and size."""
+        table: OptionTable = self._tables(*self.kind(device), size)  # type: ignore[attr-defined]
+        return table
 
-        `bandwidth_bytes_per_s` is what its link is believed to carry, where that is not what the system says.
-        """
-        slowdown, bandwidth = self.kind(device)
-        if bandwidth_bytes_per_s is not None:
-            bandwidth = bandwidth_bytes_per_s
-        table: OptionTable = self._tables(slowdown, bandwidth, size)  # type: ignore[attr-defined]
+    def options_at(self, device: int, size: int, bandwidth_bytes_per_s: float) -> OptionTable:
+        """The same for a link that is believed to carry another rate than the system says."""
+        slowdown, own = self.kind(device)
+        if bandwidth_bytes_per_s == own:
+            return self.options(device, size)
+        table: OptionTable = self._at_rates(slowdown, own, size, bandwidth_bytes_per_s)  # type: ignore[attr-defined]
         return table
 
     def crossing_bytes(self, size: int) -> FloatArray:
@@ -129,20 +131,19 @@ class System:
         crossing: FloatArray = self._crossing(size)  # type: ignore[attr-defined]
         return crossing
 
-    def _build_crossing(self, size: int) -> FloatArray:
+    def _crossing_bytes(self, size: int) -> FloatArray:
         crossing = np.concatenate([equations.linear(exit.output_bytes, size) for exit in self.exits])
         crossing.flags.writeable = False
         return crossing
 
-    def _build(self, slowdown: float, bandwidth_bytes_per_s: float, size: int) -> OptionTable:
+    def _at_rate(self, slowdown: float, own: float, size: int, bandwidth_bytes_per_s: float) -> OptionTable:
         upload_s = equations.upload_duration(self.crossing_bytes(size), bandwidth_bytes_per_s)
         upload_s.flags.writeable = False
-        shape: OptionTable = self._shapes(slowdown, size)  # type: ignore[attr-defined]
-        return replace(shape, upload_s=upload_s)
+        table: OptionTable = self._tables(slowdown, own, size)  # type: ignore[attr-defined]
+        return replace(table, upload_s=upload_s)
 
-    def _build_shape(self, slowdown: float, size: int) -> OptionTable:
-        """What does not depend on the link; nothing takes any time to upload."""
-        exits, cuts, heads, tails, layers = [], [], [], [], []
+    def _build(self, slowdown: float, bandwidth_bytes_per_s: float, size: int) -> OptionTable:
+        exits, cuts, heads, uploads, tails, layers = [], [], [], [], [], []
         for number, exit in enumerate(self.exits, start=1):
             cut = np.arange(exit.layers + 1)
             cuts.append(cut)
@@ -150,6 +151,9 @@ class System:
             layers.append(np.full(len(cut), exit.layers))
             heads.append(slowdown * equations.head_durations(equations.linear(exit.device_s, size)))
             tails.append(equations.tail_durations(equations.linear(exit.edge_s, size)))
+            uploads.append(
+                equations.upload_duration(equations.linear(exit.output_bytes, size), bandwidth_bytes_per_s)
+            )
         exit_column, cut_column = np.concatenate(exits), np.concatenate(cuts)
         accuracy = np.array([exit.accuracy for exit in self.exits])[exit_column - 1]
         gain = equations.gain(
@@ -159,7 +163,7 @@ class System:
             exit_column,
             cut_column,
             np.concatenate(heads),
-            np.zeros(len(exit_column)),
+            np.concatenate(uploads),
             np.concatenate(tails),
             gain,
             accuracy,
