@@ -110,6 +110,21 @@ def test_a_capricious_link_is_planned_with_less_than_its_typical_rate() -> None:
     np.testing.assert_array_equal(certain, [0.0, 0.0, 1.0, 1.0, 1.0])
 
 
+@given(rates, st.floats(0.9, 1.1), st.integers(0, 100))
+def test_a_promised_rate_is_believed_until_uploads_break_it(rate: float, wobble: float, seed: int) -> None:
+    estimator, now_s = LinkEstimator(rate, steady=True), 0.0
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        now_s += 0.3
+        estimator.seen(0.1 * rate, float(0.1 * wobble * rng.uniform(0.95, 1.05)), now_s)
+        assert estimator.rate(now_s) == rate
+        assert estimator.chance(np.ones(1)) is None
+    for _ in range(100):
+        now_s += 0.6
+        estimator.seen(0.1 * rate, 0.5, now_s)
+    assert estimator.rate(now_s) == pytest.approx(0.2 * rate, rel=0.1)
+
+
 def test_an_assumption_is_not_moved() -> None:
     assumed = Assumed(1000.0, 0.01)
     assumed.seen(10.0, 100.0, 1.0)

@@ -31,8 +31,9 @@ QUANTILE = 0.25
 """Share of the uploads that may turn out slower than the rate that is given out."""
 CAUTION = (-1.0, -2.0)
 """Errors, in logarithms, that a link is granted before it has shown its own, unless it is said to be steady."""
-ENOUGH = 8
-"""Uploads after which even a link that is said to be steady is judged by its errors."""
+ENOUGH, BROKEN = 8, 0.25
+"""After so many uploads a link that is said to be steady is judged by its errors all the same, if the typical one
+falls so far short of the promise, in logarithms. Less is what a busy machine does to clocks."""
 GRAIN_S = 0.01
 """Differences of durations below this say little: packets go out when the link has a place for them."""
 OVERDUE = 2.0
@@ -41,7 +42,7 @@ PROBE_S = 0.5
 """A link that has carried nothing for so long carries a probe: only bytes can tell how it is, or has become."""
 PROBE_LENGTH_S = 0.02
 """How long a probe takes at the rate that is believed, if that is more than `PROBE_BYTES`."""
-PROBE_BYTES = 1500.0
+PROBE_BYTES, LONGEST_PROBE_BYTES = 1500.0, 65_536.0
 DELAY_UPLOADS, DELAY_FIT = 12, 0.05
 """Bandwidth and delay are told apart by the latest uploads if one line is, in the median, this close to them."""
 
@@ -156,15 +157,17 @@ class LinkEstimator:
         self._typical += max(TYPICAL, 1.0 / self._count) * (level + error - self._typical)
         self._rates.append((now_s, level + error))
         self._uploads.append((size_bytes, duration_s))
-        self._tell_delay()
+        if not self.steady:
+            self._tell_delay()
 
     def rate(self, now_s: float, pending: Pending = NOTHING_PENDING) -> float:
         """See `Belief`; rounded to a step."""
         declared = math.log(self.bandwidth_bytes_per_s)
-        log_rate = self._level(now_s) + self._shortfall()
-        overdue_s = pending.elapsed_s - self.delay_s
-        if pending.size_bytes > 0 and overdue_s * math.exp(log_rate) > pending.size_bytes:
-            log_rate = math.log(pending.size_bytes / (OVERDUE * overdue_s))
+        log_rate = declared if self._trusted else self._level(now_s) + self._shortfall()
+        crossing_s = pending.elapsed_s - self.delay_s
+        due_s = pending.size_bytes * math.exp(-log_rate) * (OVERDUE if self._trusted else 1.0) + GRAIN_S
+        if pending.size_bytes > 0 and crossing_s > due_s:
+            log_rate = math.log(pending.size_bytes / (OVERDUE * crossing_s))
         step = round((log_rate - declared) / math.log(2.0) * STEPS_PER_OCTAVE)
         return float(self.bandwidth_bytes_per_s * 2.0 ** (step / STEPS_PER_OCTAVE))
 
@@ -182,12 +185,11 @@ class LinkEstimator:
 
     @property
     def _trusted(self) -> bool:
-        return self.steady and self._count < ENOUGH
+        promised = math.log(self.bandwidth_bytes_per_s)
+        return self.steady and (self._count < ENOUGH or self._typical >= promised - BROKEN)
 
     def _shortfall(self) -> float:
         """What the rate to plan with leaves off, <= 0: a quantile of the errors."""
-        if self._trusted:
-            return 0.0
         return min(0.0, self._ranked[int(QUANTILE * len(self._ranked))])
 
     def _level(self, now_s: float) -> float:
@@ -223,4 +225,4 @@ class LinkEstimator:
 
 def probe_bytes(rate: float) -> float:
     """Size of a probe over a link that is believed to carry `rate` bytes per second."""
-    return max(PROBE_BYTES, PROBE_LENGTH_S * rate)
+    return min(max(PROBE_BYTES, PROBE_LENGTH_S * rate), LONGEST_PROBE_BYTES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -103,7 +104,7 @@ class World:
         """Open a session for a device, or find out that it is refused."""
         slowdown, bandwidth = self.system.kind(device.number)
         name = f"d{device.number}"
-        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, self.network.link_delay_s)
+        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, self.network.link_delay_s, True)
         opened = self.edge.hello(hello, self.now_s)
         assert not isinstance(opened, Refused), opened
         device.token = opened
@@ -236,7 +237,7 @@ class World:
         size_bytes = options.upload_s[index] * device.link.bandwidth_bytes_per_s
         crossed_s = device.link.carry(self.now_s, size_bytes)
         there_s = crossed_s + device.link.delay_s
-        device.core.link_busy(crossed_s)
+        device.core.sending(math.ceil(size_bytes))
         array = np.zeros((action.size, 2), np.float32)
         upload = Upload(
             action.sequence,

@@ -30,6 +30,7 @@ from offramp.runtime.protocol import (
     Closing,
     Hello,
     Pong,
+    Probe,
     ProtocolError,
     Refused,
     ToDevice,
@@ -74,8 +75,9 @@ class DeviceAgent:
         journal: Journal | None = None,
     ) -> None:
         self.failure: JournalFullError | None = None
-        self.core = DeviceCore(own)
+        self.core = DeviceCore(own, probe=True)
         self._identity = identity
+        self._largest_probe = endpoint.max_frame_bytes // 2
         self._executor = executor
         self._processor = processor
         self._own = own
@@ -171,6 +173,7 @@ class DeviceAgent:
             self._own.slowdown,
             self._link.bandwidth_bytes_per_s,
             self._link.delay_s,
+            self._link.steady,
         )
 
     def _opened(self, welcome: Welcome) -> None:
@@ -229,6 +232,11 @@ class DeviceAgent:
                 self._start(action)
             case device_job.Carry():
                 self._carry(action)
+            case device_job.SendProbe(size_bytes):
+                frame = encode(Probe(bytes(min(size_bytes, self._largest_probe))))
+                crossed_s = self._link.carry(self._clock(), len(frame))
+                self.core.sending(len(frame))
+                self._hand_over(frame, crossed_s, self._probed)
             case device_job.Decided(sequence, decision):
                 if self._journal is not None:
                     self._written(self._journal.decide, sequence, decision)
@@ -271,10 +279,18 @@ class DeviceAgent:
         crossed_s = self._link.carry(now_s, len(encode(upload)))
         there_s = crossed_s + self._link.delay_s
         frame = encode(msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s)))
-        self.core.link_busy(crossed_s)
-        loop = asyncio.get_running_loop()
-        loop.call_later(max(0.0, crossed_s - now_s), self._carried, action.sequence)
-        loop.call_later(max(0.0, there_s - now_s), self._connection.send_frame, frame)
+        self.core.sending(len(frame))
+        self._hand_over(frame, crossed_s, lambda: self._carried(action.sequence))
+
+    def _hand_over(self, frame: bytes, crossed_s: float, carried: Callable[[], None]) -> None:
+        """Let a frame leave the device when the link has carried it, and reach the edge after the link's delay."""
+        loop, now_s = asyncio.get_running_loop(), self._clock()
+        loop.call_later(max(0.0, crossed_s - now_s), carried)
+        loop.call_later(max(0.0, crossed_s + self._link.delay_s - now_s), self._connection.send_frame, frame)
+
+    def _probed(self) -> None:
+        self.core.probed(self._clock())
+        self._act()
 
     def _carried(self, sequence: int) -> None:
         self.core.carried(sequence, self._clock())

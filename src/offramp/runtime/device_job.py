@@ -49,13 +49,20 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """Upload what crosses at the cut; call `link_busy` with when it will have crossed, then `carried`."""
+    """Upload what crosses at the cut; call `sending` with the frame's bytes, then `carried`."""
 
     sequence: int
     exit: int
     cut: int
     size: int
     deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Upload so many bytes of nothing; call `sending` with the frame's bytes, then `probed`."""
+
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Decided:
     decision: Decision
 
 
-Action = Say | Compute | Carry | Decided | Finished
+Action = Say | Compute | Carry | SendProbe | Decided | Finished
 
 
 @dataclass(slots=True, eq=False)

@@ -28,6 +28,7 @@ from offramp.runtime.protocol import (
     ProtocolError,
     Refusal,
     Refused,
+    Sending,
     Upload,
     Verdict,
     Welcome,
@@ -142,6 +143,9 @@ class EdgeCore:
             case Withdraw(sequence):
                 session.expected.pop(sequence, None)
                 self._queue.withdraw(token, sequence)
+            case Sending(size_bytes):
+                # It was said about half a round trip ago.
+                session.peer.link.begins(size_bytes, now_s - session.peer.decision_s / 2)
             case Ping(number):
                 self._actions.append(Say(token, Pong(number)))
             case Bye():
@@ -162,7 +166,8 @@ class EdgeCore:
             reason = Refusal.POLICY if decision.exit == 0 else None
         if reason is not None:
             self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
-            verdict = Verdict(announce.sequence, 0, 0, reason, 0.0, 0.0, 0.0, 0.0)
+            rate = session.peer.link.bandwidth_bytes_per_s
+            verdict = Verdict(announce.sequence, 0, 0, reason, 0.0, 0.0, 0.0, 0.0, rate)
         else:
             verdict = self._accept(session, announce, observation, decision)
         session.peer.verdicts += 1
@@ -179,7 +184,9 @@ class EdgeCore:
         timeline = observation.timeline()
         # An instant that is the same for all options is given once.
         instants = (float(np.broadcast_to(each, len(options))[row]) for each in timeline)
-        predicted = [fits(instant_s - task.arrival_s) for instant_s in instants]
+        device_start_s, send_s, edge_start_s, finish_s = (
+            fits(instant_s - task.arrival_s) for instant_s in instants
+        )
         self._forecast.commit(session.peer, observation, decision)
         if not options.local[row]:
             _, _, _, arrival_s = observation.network_arrivals()
@@ -193,13 +200,30 @@ class EdgeCore:
                 float(arrival_s[row]),
                 task.arrival_s + announce.budget_s,
             )
-        return Verdict(announce.sequence, decision.exit, decision.cut, None, *predicted)
+        return Verdict(
+            announce.sequence,
+            decision.exit,
+            decision.cut,
+            None,
+            device_start_s,
+            send_s,
+            edge_start_s,
+            finish_s,
+            session.peer.link.bandwidth_bytes_per_s,
+        )
+
+    def probe(self, token: bytes, now_s: float) -> None:
+        """A probe has come."""
+        session = self._sessions.get(token)
+        if session is not None:
+            session.peer.link.arrives(now_s)
 
     def upload(self, token: bytes, upload: Upload, now_s: float) -> None:
         """Tensors of a decided task have come."""
         session = self._sessions.get(token)
         if session is None:
             return
+        session.peer.link.arrives(now_s)
         work = session.expected.get(upload.sequence)
         if work is None or (work.exit, work.cut, work.size) != (upload.exit, upload.cut, upload.size):
             gone = work is None and upload.remaining_s < 0

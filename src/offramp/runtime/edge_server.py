@@ -22,6 +22,7 @@ from offramp.runtime.protocol import (
     Attach,
     Hello,
     Message,
+    Probe,
     ProtocolError,
     Refusal,
     Refused,
@@ -202,6 +203,9 @@ class EdgeServer:
             message = decode_from_uploader(frame)
             if isinstance(message, Attach):
                 raise ProtocolError("attached already")
+            if isinstance(message, Probe):
+                self._core.probe(token, self._clock())
+                continue
             self._core.upload(token, message, self._clock())
             self._act()
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from offramp import equations
+from offramp.link_estimate import LinkEstimator
 from offramp.observation import Backlog, Observation
 from offramp.options import Gain, NetworkTerms, System
 from offramp.profile import ExitCoefficients
+from offramp.runtime.link_view import LinkView
 from offramp.runtime.protocol import Announce, Hello
 from offramp.state import EdgeQueue
 from offramp.task import Decision, Task
@@ -64,8 +66,8 @@ class Peer:
 
     name: str
     slowdown: float
-    bandwidth_bytes_per_s: float
-    link_delay_s: float
+    declared_bytes_per_s: float
+    link: LinkView
     decision_s: float
     device_free_s: float = -np.inf
     link_free_s: float = -np.inf
@@ -75,7 +77,6 @@ class Peer:
     def report(self, announce: Announce, now_s: float) -> None:
         """Take the device's word for how far behind it is, then add the decisions that it has not seen."""
         self.slowdown = announce.slowdown
-        self.bandwidth_bytes_per_s = announce.bandwidth_bytes_per_s
         if announce.round_trip_s > 0:
             self.decision_s += SMOOTHING * (announce.round_trip_s - self.decision_s)
         while self.unconfirmed and self.unconfirmed[0].verdict < announce.decided:
@@ -83,7 +84,8 @@ class Peer:
         # What it says of itself was true when it was sent, about half a round trip ago.
         sent_s = now_s - self.decision_s / 2
         self.device_free_s = sent_s + announce.device_free_in_s
-        self.link_free_s = sent_s + announce.link_free_in_s
+        self.link.believe(now_s)
+        self.link_free_s = max(sent_s + announce.link_free_in_s, self.link.free_s(now_s))
         for placed in self.unconfirmed:
             self._occupy(placed)
 
@@ -106,7 +108,7 @@ class Peer:
             placed.ready_s,
             self.device_free_s,
             self.link_free_s,
-            self.link_delay_s,
+            self.link.belief.delay_s,
             np.asarray(placed.head_s),
             np.asarray(placed.upload_s),
         )
@@ -144,7 +146,7 @@ class Forecast:
             hello.device,
             hello.slowdown,
             hello.bandwidth_bytes_per_s,
-            hello.link_delay_s,
+            LinkView(LinkEstimator(hello.bandwidth_bytes_per_s, hello.link_delay_s, hello.steady)),
             self._network.decision_s,
         )
         self._peers[hello.device] = peer
@@ -162,7 +164,7 @@ class Forecast:
             return None
         peers = self._peers.values()
         slowdowns = tuple(peer.slowdown for peer in peers)
-        bandwidths = tuple(peer.bandwidth_bytes_per_s for peer in peers)
+        bandwidths = tuple(peer.declared_bytes_per_s for peer in peers)
         known = self._system
         if known is None or known.device_slowdown != slowdowns or known.bandwidth_bytes_per_s != bandwidths:
             factor = self._edge.factor
@@ -190,10 +192,11 @@ class Forecast:
             *queue.forecast(),
         )
         network = dataclasses.replace(
-            self._network, decision_s=peer.decision_s, link_delay_s=peer.link_delay_s
+            self._network, decision_s=peer.decision_s, link_delay_s=peer.link.belief.delay_s
         )
-        options = system.options(index, announce.size)
-        return Observation(task, now_s, options, backlog, "network", network)
+        options = system.options_at(index, announce.size, peer.link.bandwidth_bytes_per_s)
+        observation = Observation(task, now_s, options, backlog, "network", network)
+        return observation.weighed(peer.link.belief)
 
     def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
         """Count in what the policy chose. ValueError if it is none of the options."""

@@ -10,7 +10,10 @@ from offramp.runtime.forecast import RunningSpeed
 
 
 class OwnSystem:
-    """One device as a `System`, which follows the speed that is measured."""
+    """One device as a `System`, which follows the speed that is measured.
+
+    `bandwidth_bytes_per_s` is what its link is taken for: as declared, until an edge says what it sees.
+    """
 
     def __init__(
         self,
@@ -21,6 +24,7 @@ class OwnSystem:
     ) -> None:
         self._exits = tuple(exits)
         self._speed = RunningSpeed(slowdown)
+        self._declared = bandwidth_bytes_per_s
         self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
         self.link_delay_s = link_delay_s
         self._gain = Gain()
@@ -30,7 +34,7 @@ class OwnSystem:
         return System(
             self._exits,
             (self._speed.factor,),
-            (self.bandwidth_bytes_per_s,),
+            (self._declared,),
             self._gain,
             NetworkTerms(decision_s=0.0, answer_s=0.0),
         )
@@ -42,7 +46,7 @@ class OwnSystem:
 
     def options(self, size: int) -> OptionTable:
         """The choices for a task of `size` inputs."""
-        return self._system.options(0, size)
+        return self._system.options_at(0, size, self.bandwidth_bytes_per_s)
 
     def use_gain(self, gain: Gain) -> None:
         """Count gain as the edge does."""

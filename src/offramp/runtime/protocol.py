@@ -23,6 +23,7 @@ from offramp.model.tensors import Array, TensorSpec
 
 VERSION = 1
 MAX_TENSORS = 16
+MAX_PADDING = 2**17
 FRAME_OVERHEAD_BYTES = 4096
 """More than everything in a frame beside the tensors' own bytes."""
 CONTROL_BYTES = 16 * 1024
@@ -39,6 +40,7 @@ Weight = Annotated[float, Meta(ge=0, le=1e6)]
 Factor = Annotated[float, Meta(gt=0, le=1e6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Token = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Padding = Annotated[bytes, Meta(max_length=MAX_PADDING)]
 Text = Annotated[str, Meta(max_length=400)]
 
 
@@ -82,7 +84,10 @@ class WireTensor(Struct, array_like=True, frozen=True, forbid_unknown_fields=Tru
 
 
 class Hello(Message, frozen=True):
-    """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts."""
+    """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts.
+
+    `steady`: whether the device paces its uploads at that bandwidth, so that it can be taken at its word.
+    """
 
     version: int
     device: Name
@@ -91,6 +96,7 @@ class Hello(Message, frozen=True):
     slowdown: Factor
     bandwidth_bytes_per_s: Rate
     link_delay_s: Seconds
+    steady: bool
 
 
 class Announce(Message, frozen=True):
@@ -109,7 +115,6 @@ class Announce(Message, frozen=True):
     device_free_in_s: Seconds
     link_free_in_s: Seconds
     slowdown: Factor
-    bandwidth_bytes_per_s: Rate
     round_trip_s: Seconds
     margin: Share
 
@@ -118,6 +123,12 @@ class Withdraw(Message, frozen=True):
     """A decided task will not reach the edge, or its answer is no longer wanted."""
 
     sequence: Number
+
+
+class Sending(Message, frozen=True):
+    """The next message on the stream of tensors, of so many bytes, begins to cross."""
+
+    size_bytes: Number
 
 
 class Ping(Message, frozen=True):
@@ -153,7 +164,10 @@ class Refused(Message, frozen=True):
 
 
 class Verdict(Message, frozen=True):
-    """The decision on a task; exit 0 turns it away for `reason`. Predicted instants count from its arrival."""
+    """The decision on a task; exit 0 turns it away for `reason`. Predicted instants count from its arrival.
+
+    `bandwidth_bytes_per_s` is what the edge takes the device's uplink for.
+    """
 
     sequence: Number
     exit: Choice
@@ -163,6 +177,7 @@ class Verdict(Message, frozen=True):
     send_s: Signed
     edge_start_s: Signed
     finish_s: Signed
+    bandwidth_bytes_per_s: Rate
 
 
 class Pong(Message, frozen=True):
@@ -195,6 +210,12 @@ class Upload(Message, frozen=True):
     tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
 
 
+class Probe(Message, frozen=True):
+    """Nothing but bytes, whose way shows how the link is."""
+
+    padding: Padding
+
+
 class Answer(Message, frozen=True):
     """The logits of a task, and the seconds that it waited and took on the edge."""
 
@@ -211,9 +232,9 @@ class Declined(Message, frozen=True):
     reason: Refusal
 
 
-FromDevice = Hello | Announce | Withdraw | Ping | Bye
+FromDevice = Hello | Announce | Withdraw | Sending | Ping | Bye
 ToDevice = Welcome | Refused | Verdict | Pong | Closing
-FromUploader = Attach | Upload
+FromUploader = Attach | Upload | Probe
 ToUploader = Answer | Declined
 
 _Kind = TypeVar("_Kind")
