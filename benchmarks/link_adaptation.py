@@ -1,8 +1,8 @@
 """Adapting to recorded uplinks against every fixed assumption about them.
 
-    python benchmarks/link_adaptation.py FOLDER [--seeds 12] [--tasks 300] [-o FILE]
+    python benchmarks/link_adaptation.py [FOLDER] [--seeds 12] [--tasks 300] [-o FILE]
 
-FOLDER holds uplinks in the Mahimahi format (*.up). Each seed is a stream of the reference scenario that begins at
+FOLDER, else OFFRAMP_LINKS, holds uplinks in the Mahimahi format (*.up); without any there is nothing to do. Each seed is a stream of the reference scenario that begins at
 another place of the recording; a policy decides it with its links taken to be this fast or that, with the recording's
 mean, and with the estimate, which begins with the scenario's declared rate. `network` timing.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,15 @@ RESULT = Path(__file__).parent / "results" / "link-adaptation.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    named = os.environ.get("OFFRAMP_LINKS")
+    parser.add_argument("folder", type=Path, nargs="?", default=None if named is None else Path(named))
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     args = parser.parse_args()
+    if args.folder is None:
+        print("no recorded uplinks: name their folder, or set OFFRAMP_LINKS")
+        return
     exits = exits_of(None)
     rows = []
     for policy in POLICIES:

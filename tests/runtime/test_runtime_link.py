@@ -1,0 +1,85 @@
+"""The edge finds its devices' uplinks out from what they send, and the devices hear of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from world import World
+
+from offramp.cli.arguments import exits_of
+from offramp.experiments.cells import seeded_instance
+from offramp.instance import Instance
+from offramp.link import Link, RateLink, TraceLink
+from offramp.link_estimate import LinkEstimator
+from offramp.policies.greedy import Myopic
+from offramp.runtime.link_view import LinkView
+from offramp.runtime.outcomes import End
+from offramp.scenario import Scenario
+
+DECLARED = 125_000.0
+
+
+def played(link: Link, tasks: int = 120) -> tuple[World, Instance]:
+    """One slow device on this link, which it declares to be of 1 Mbit/s."""
+    scenario = Scenario(devices=1, tasks=tasks, device_slowdown=60.0)
+    instance = seeded_instance(scenario, exits_of(None), seed=0)
+    world = World(instance.system, Myopic(), links=[link])
+    world.connect(world.devices[0])
+    world.play(instance)
+    world.run(instance.tasks[-1].arrival_s + 10.0)
+    assert len(world.devices[0].records) == tasks
+    return world, instance
+
+
+def believed(world: World) -> float:
+    return world.devices[0].core._own.bandwidth_bytes_per_s
+
+
+@pytest.mark.parametrize("rate", [30_000.0, 60_000.0])
+def test_a_link_that_breaks_its_promise_is_found_out(rate: float) -> None:
+    world, _ = played(RateLink(rate))
+    assert believed(world) == pytest.approx(rate, rel=0.15)
+    late = [record.end is End.ON_TIME for record in list(world.devices[0].records.values())[60:]]
+    assert np.mean(late) > 0.9
+
+
+def test_a_link_that_keeps_its_promise_is_believed_exactly() -> None:
+    world, _ = played(RateLink(DECLARED))
+    assert believed(world) == DECLARED
+
+
+def test_a_recorded_link_that_is_faster_than_declared_is_found_out() -> None:
+    """4 Mbit/s, declared as one: the probes and uploads show it."""
+    world, _ = played(TraceLink(np.arange(3, 30_001, 3, dtype=np.int64)))
+    assert believed(world) > 2 * DECLARED
+
+
+@given(st.lists(st.sampled_from("ba"), max_size=60))
+def test_beginnings_and_arrivals_are_matched_by_their_number(order: list[str]) -> None:
+    """However the two connections interleave, no upload is measured by another's beginning."""
+
+    class Noting(LinkEstimator):
+        def __init__(self) -> None:
+            super().__init__(DECLARED)
+            self.noted: list[tuple[float, float]] = []
+
+        def seen(self, size_bytes: float, duration_s: float, now_s: float) -> None:
+            self.noted.append((size_bytes, now_s - duration_s))
+
+    belief = Noting()
+    view, begins, arrivals = LinkView(belief), 0, 0
+    for now_s, event in enumerate(order):
+        if event == "b":
+            view.begins(100.0 + begins, float(now_s))
+            begins += 1
+        else:
+            view.arrives(float(now_s))
+            arrivals += 1
+    began_at = [now_s for now_s, event in enumerate(order) if event == "b"]
+    for size_bytes, began_s in belief.noted:
+        assert began_s == began_at[int(size_bytes) - 100]
+    assert len(belief.noted) <= min(begins, arrivals)
+    if order == ["b", "a"] * (len(order) // 2):
+        assert len(belief.noted) == len(order) // 2
