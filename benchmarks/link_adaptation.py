@@ -2,9 +2,10 @@
 
     python benchmarks/link_adaptation.py [FOLDER] [--seeds 12] [--tasks 300] [-o FILE]
 
-FOLDER, else OFFRAMP_LINKS, holds uplinks in the Mahimahi format (*.up); without any there is nothing to do. Each seed is a stream of the reference scenario that begins at
-another place of the recording; a policy decides it with its links taken to be this fast or that, with the recording's
-mean, and with the estimate, which begins with the scenario's declared rate. `network` timing.
+FOLDER, else OFFRAMP_LINKS, holds uplinks in the Mahimahi format (*.up); without any there is nothing to do.
+Each seed is a stream of the reference scenario that begins at another place of the recording; a policy decides it
+with its links taken to be this fast or that, with the recording's mean, and with the estimate, which begins with the
+scenario's declared rate. `network` timing.
 """
 
 from __future__ import annotations

@@ -105,6 +105,15 @@ def edge(
     )
 
 
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        help="Share of tasks whose lateness plans allow for, in 0.5..0.99; at first by the profile's residuals.",
+    ),
+]
+
+
 def device(
     edge: Annotated[str, typer.Option("--edge", help="The edge, HOST:PORT.")],
     id: Annotated[str, typer.Option("--id", help="Name of this device, one of a kind on its edge.")],
@@ -127,6 +136,7 @@ def device(
     journal: Annotated[
         Path | None, typer.Option("--journal", help="File that keeps every task and its end across crashes.")
     ] = None,
+    confidence: Confidence = None,
     max_size: MaxSize = 32,
     tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
     certs: Certs = None,
@@ -155,6 +165,7 @@ def device(
         delay,
         link_trace,
         journal,
+        confidence,
         max_size,
         certs,
         insecure,
@@ -188,6 +199,7 @@ def demo(
     k: BudgetFactor = None,
     slot_s: SlotLength = None,
     bundle: RuntimeBundle = None,
+    confidence: Confidence = None,
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
     ] = None,
@@ -208,7 +220,7 @@ def demo(
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = _policy_or_default(policy)
-    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed)
+    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, confidence)
     check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))

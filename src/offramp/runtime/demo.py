@@ -17,7 +17,7 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
 from offramp.model.bundle import Bundle
-from offramp.profile import ExitCoefficients
+from offramp.profile import ExitCoefficients, check_confidence
 from offramp.runtime.device_main import FROM_SUPERVISOR
 from offramp.runtime.edge_main import check_policy_name
 from offramp.runtime.outcomes import End, Instants, TaskRecord
@@ -48,6 +48,7 @@ class DemoSettings:
     policy_file: Path | None
     adapt: bool
     seed: int
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class DemoRun:
 def check_settings(settings: DemoSettings) -> None:
     """Raises OfframpError for a policy that does not exist, or devices that this machine cannot stand for."""
     check_policy_name(settings.policy)
+    if settings.confidence is not None:
+        check_confidence(settings.confidence)
     fastest = min(settings.scenario.slowdowns)
     if fastest < 1.0:
         raise OfframpError("device_slowdown", fastest, "must be >= 1", "no device is faster than its machine")
@@ -248,6 +251,8 @@ class _Supervisor:
         arguments += ["--slowdown", repr(system.device_slowdown[number])]
         arguments += ["--rate", f"{8 * system.bandwidth_bytes_per_s[number]:f}bit"]
         arguments += ["--delay", f"{scenario.network.link_delay_s:f}s"]
+        if self._settings.confidence is not None:
+            arguments += ["--confidence", repr(self._settings.confidence)]
         return arguments + self._bundle_arguments()
 
     def _bundle_arguments(self) -> list[str]:

@@ -21,6 +21,7 @@ from offramp.runtime import device_job
 from offramp.runtime.device_connection import Connection, Endpoint, Listener
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.journal import Journal, JournalFullError
+from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Executor, Processor
@@ -73,9 +74,10 @@ class DeviceAgent:
         clock: Callable[[], float],
         on_end: Callable[[TaskRecord], None],
         journal: Journal | None = None,
+        margin: Margin | None = None,
     ) -> None:
         self.failure: JournalFullError | None = None
-        self.core = DeviceCore(own, probe=True)
+        self.core = DeviceCore(own, probe=True, margin=margin)
         self._identity = identity
         self._largest_probe = endpoint.max_frame_bytes // 2
         self._executor = executor
@@ -270,6 +272,8 @@ class DeviceAgent:
             if sequence in self._inputs:
                 self._tensors[sequence] = made
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
+        if (drift := self._own.speed.news()) is not None:
+            _LOG.warning("this device takes %+.0f %% of what it took at the start", 100 * drift)
         self._act()
 
     def _carry(self, action: device_job.Carry) -> None:

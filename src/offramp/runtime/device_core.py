@@ -60,7 +60,9 @@ class DeviceCore:
     over a link that has long carried nothing while there are tasks, so that the edge knows how the link is.
     """
 
-    def __init__(self, own: OwnSystem, *, fallback: bool = True, probe: bool = False) -> None:
+    def __init__(
+        self, own: OwnSystem, *, fallback: bool = True, probe: bool = False, margin: Margin | None = None
+    ) -> None:
         self._fallback = fallback
         self._probe = probe
         self._probing = False
@@ -69,7 +71,7 @@ class DeviceCore:
         self.ledger = Ledger()
         self.edge = EdgeView()
         self._own = own
-        self._margin = Margin()
+        self._margin = margin or Margin()
         self._jobs: dict[int, Job] = {}
         self._queue = DeviceQueue(own.link_delay_s)
         self._actions: list[Action] = []

@@ -12,7 +12,7 @@ from offramp.policies import Policy
 from offramp.runtime.edge_job import Action, Counts, Hang, Remake, Reply, Run, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
-from offramp.runtime.forecast import Forecast
+from offramp.runtime.forecast import Forecast, RunningSpeed
 from offramp.runtime.protocol import (
     VERSION,
     Announce,
@@ -82,6 +82,11 @@ class EdgeCore:
     def idle(self) -> bool:
         """Whether nothing is decided, waiting or running."""
         return self._queue.idle and not any(session.expected for session in self._sessions)
+
+    @property
+    def speed(self) -> RunningSpeed:
+        """How fast the edge computes, on its profile."""
+        return self._forecast.speed
 
     @property
     def waiting(self) -> int:

@@ -277,6 +277,8 @@ class EdgeServer:
         if self._metrics is not None and answer is not None:
             self._metrics.computed(max(0.0, work.start_s - work.arrival_s), computed_s)
         self._core.computed(work, answer, self._clock(), computed_s)
+        if (drift := self._core.speed.news()) is not None:
+            _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
         self._act()
 
     async def _remake(self, version: int, system: System) -> None:

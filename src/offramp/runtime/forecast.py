@@ -21,6 +21,8 @@ from offramp.task import Decision, Task
 
 SMOOTHING = 0.1
 """Weight of a new measurement in a running mean."""
+NOTABLE_DRIFT = 0.25
+"""Relative change of a speed since the start that is worth a line in the log."""
 TOLERATED_DRIFT = 0.05
 """Relative error of a speed at which predictions take up the measured one."""
 
@@ -31,9 +33,24 @@ class RunningSpeed:
 
     factor: float
     _mean: float = field(default=0.0, init=False)
+    _first: float = field(default=0.0, init=False)
+    _drifted: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._mean = self.factor
+        self._mean = self._first = self.factor
+
+    @property
+    def drift(self) -> float:
+        """How much slower than at the start: 0.2 for a fifth slower."""
+        return self.factor / self._first - 1.0
+
+    def news(self) -> float | None:
+        """The drift, once when it comes to exceed `NOTABLE_DRIFT`, and once when it is well below again."""
+        notable = abs(self.drift) > NOTABLE_DRIFT * (0.5 if self._drifted else 1.0)
+        if notable == self._drifted:
+            return None
+        self._drifted = notable
+        return self.drift
 
     def measured(self, predicted_s: float, measured_s: float) -> bool:
         """Take in a duration that `factor` = 1 predicts as `predicted_s`; whether `factor` has changed."""
@@ -130,7 +147,7 @@ class Forecast:
         self._exits = tuple(exits)
         self._gain = gain
         self._network = network
-        self._edge = RunningSpeed(edge_factor)
+        self.speed = RunningSpeed(edge_factor)
         self._peers: dict[str, Peer] = {}
         self._system: System | None = None
 
@@ -167,7 +184,7 @@ class Forecast:
         bandwidths = tuple(peer.declared_bytes_per_s for peer in peers)
         known = self._system
         if known is None or known.device_slowdown != slowdowns or known.bandwidth_bytes_per_s != bandwidths:
-            factor = self._edge.factor
+            factor = self.speed.factor
             exits = tuple(dataclasses.replace(exit, edge_s=exit.edge_s * factor) for exit in self._exits)
             self._system = System(exits, slowdowns, bandwidths, self._gain, self._network)
         return self._system
@@ -204,13 +221,13 @@ class Forecast:
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
         """The edge has computed what an edge of factor 1 computes in `predicted_s`."""
-        if self._edge.measured(predicted_s, measured_s):
+        if self.speed.measured(predicted_s, measured_s):
             self._system = None
 
     @property
     def edge_factor(self) -> float:
         """How much slower than its profile the edge computes at present."""
-        return self._edge.factor
+        return self.speed.factor
 
     def tail_s(self, exit: int, cut: int, size: int) -> float:
         """Seconds that an edge of factor 1 takes for the layers behind a cut."""

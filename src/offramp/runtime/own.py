@@ -23,7 +23,7 @@ class OwnSystem:
         link_delay_s: float = 0.0,
     ) -> None:
         self._exits = tuple(exits)
-        self._speed = RunningSpeed(slowdown)
+        self.speed = RunningSpeed(slowdown)
         self._declared = bandwidth_bytes_per_s
         self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
         self.link_delay_s = link_delay_s
@@ -33,7 +33,7 @@ class OwnSystem:
     def _build(self) -> System:
         return System(
             self._exits,
-            (self._speed.factor,),
+            (self.speed.factor,),
             (self._declared,),
             self._gain,
             NetworkTerms(decision_s=0.0, answer_s=0.0),
@@ -42,7 +42,7 @@ class OwnSystem:
     @property
     def slowdown(self) -> float:
         """Factor on the profile's device times, as measured."""
-        return self._speed.factor
+        return self.speed.factor
 
     def options(self, size: int) -> OptionTable:
         """The choices for a task of `size` inputs."""
@@ -56,5 +56,5 @@ class OwnSystem:
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
         """A computation that was predicted to take `predicted_s` at the present slowdown has been measured."""
-        if predicted_s > 0 and self._speed.measured(predicted_s / self._speed.factor, measured_s):
+        if predicted_s > 0 and self.speed.measured(predicted_s / self.speed.factor, measured_s):
             self._system = self._build()
