@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from offramp import equations
 from offramp.equations import BoolArray, FloatArray, Timeline
+from offramp.link_estimate import Belief
 from offramp.options import NetworkTerms, OptionTable
 from offramp.task import Task
 
@@ -48,6 +49,8 @@ class Observation:
         now_s: the instant of the decision, at or after the task's arrival.
         options: the task's choices; a policy returns one of them or drops the task.
         timing: the model that `timeline` predicts with.
+        chance: as long as the option table: probability that an option's upload is there in time; None where
+            links are taken to be known.
     """
 
     task: Task
@@ -56,6 +59,19 @@ class Observation:
     backlog: Backlog
     timing: Timing = "paper"
     network: NetworkTerms = field(default_factory=NetworkTerms)
+    chance: FloatArray | None = None
+
+    def weighed(self, belief: Belief) -> Observation:
+        """This observation with the chances that a belief gives its options' uploads."""
+        options, backlog = self.options, self.backlog
+        _, send_s, _, _ = self.network_arrivals()
+        start_s = np.maximum(send_s, backlog.link_free_s[self.task.device])
+        behind_s = self.network.link_delay_s + options.tail_s + self.network.answer_s
+        spare_s = self.task.deadline_s + equations.TIME_TOLERANCE_S - behind_s - start_s
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slack = np.where(options.upload_s > 0, spare_s / options.upload_s, np.inf)
+        chance = belief.chance(slack)
+        return self if chance is None else replace(self, chance=np.where(options.local, 1.0, chance))
 
     def timeline(self) -> Timeline:
         """Predicted instants of every option, arrays as long as the option table."""

@@ -192,6 +192,8 @@ class System:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tables", lru_cache(maxsize=4096)(self._build))
+        object.__setattr__(self, "_at_rates", lru_cache(maxsize=4096)(self._at_rate))
+        object.__setattr__(self, "_crossing", lru_cache(maxsize=256)(self._crossing_bytes))
 
     @property
     def devices(self) -> int:
@@ -211,6 +213,30 @@ class System:
         """The option table of a device (0..N-1) for a task of `size` inputs; built once for each kind and size."""
         table: OptionTable = self._tables(*self.kind(device), size)  # type: ignore[attr-defined]
         return table
+
+    def options_at(self, device: int, size: int, bandwidth_bytes_per_s: float) -> OptionTable:
+        """The same for a link that is believed to carry another rate than the system says."""
+        slowdown, own = self.kind(device)
+        if bandwidth_bytes_per_s == own:
+            return self.options(device, size)
+        table: OptionTable = self._at_rates(slowdown, own, size, bandwidth_bytes_per_s)  # type: ignore[attr-defined]
+        return table
+
+    def crossing_bytes(self, size: int) -> FloatArray:
+        """Bytes that each row of an option table uploads for a task of `size` inputs."""
+        crossing: FloatArray = self._crossing(size)  # type: ignore[attr-defined]
+        return crossing
+
+    def _crossing_bytes(self, size: int) -> FloatArray:
+        crossing = np.concatenate([cut_costs(exit, size).output_bytes for exit in self.exits])
+        crossing.flags.writeable = False
+        return crossing
+
+    def _at_rate(self, slowdown: float, own: float, size: int, bandwidth_bytes_per_s: float) -> OptionTable:
+        upload_s = equations.upload_duration(self.crossing_bytes(size), bandwidth_bytes_per_s)
+        upload_s.flags.writeable = False
+        table: OptionTable = self._tables(slowdown, own, size)  # type: ignore[attr-defined]
+        return replace(table, upload_s=upload_s)
 
     def _build(self, slowdown: float, bandwidth_bytes_per_s: float, size: int) -> OptionTable:
         costs = [cut_costs(exit, size) for exit in self.exits]

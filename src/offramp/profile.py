@@ -217,6 +217,34 @@ LINEAR_WITHIN = 0.15
 """A layer counts as linear in the size if its line is this close to every median, relative."""
 
 
+def check_confidence(confidence: float) -> None:
+    """Raises OfframpError unless the probability is one that a profile's quantiles speak of."""
+    if not 0.5 <= confidence <= 0.99:
+        raise OfframpError("confidence", confidence, "in 0.5..0.99", "0.95 leaves out one task in twenty")
+
+
+def residual_excess(profile: HostProfile, confidence: float) -> float:
+    """By how much a path may exceed its line with this confidence (0.5..0.99), relative to the line, >= 0.
+
+    The layers' residual quantiles, interpolated, in proportion to their time; of the exit where that is most.
+    Layers do not fall behind all at once, so this is on the safe side.
+    """
+    size = float(np.median(profile.sizes))
+    excesses = []
+    for exit in profile.exits:
+        seconds = [slope * size + intercept for slope, intercept in (layer.seconds for layer in exit.layers)]
+        quantiles = [_residual_at(layer, confidence) for layer in exit.layers]
+        excesses.append(float(np.average(quantiles, weights=np.maximum(seconds, 1e-12))))
+    return max(0.0, *excesses)
+
+
+def _residual_at(layer: LayerProfile, confidence: float) -> float:
+    known = sorted((float(name[1:]) / 100, value) for name, value in layer.residual_quantiles.items())
+    if not known:
+        return 0.0
+    return float(np.interp(confidence, [share for share, _ in known], [value for _, value in known]))
+
+
 def load_profile(path: Path) -> HostProfile:
     """Read a host profile. Raises OfframpError if it cannot be read or is not one."""
     return parse_json(HostProfile, read_text(path, "profile"), str(path))

@@ -7,7 +7,7 @@ by what it sees.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -140,6 +140,17 @@ class EdgeQueue:
             started.append((job, start_s))
         return started
 
+    def here(self, now_s: float) -> list[EdgeJob]:
+        """The work that has reached the edge and waits."""
+        return [job for job in self._jobs if job.arrival_s <= now_s]
+
+    def with_jobs(self, jobs: Iterable[EdgeJob]) -> EdgeQueue:
+        """The same workers, busy as they are, with other work before them."""
+        other = EdgeQueue(len(self._free_s), self._free_s)
+        for job in jobs:
+            other.add(job)
+        return other
+
     def forecast(self) -> tuple[FloatArray, FloatArray]:
         """(J,) arrivals of the jobs that have not started, and (J + 1,) when work behind the first j can start."""
         free_s = list(self._free_s)
@@ -191,10 +202,10 @@ class NetworkState:
             )
         )
         if not equations.on_time(device_start_s, task.deadline_s):
-            self._rows.append(_placed(decision, None, None))
+            self._rows.append(placed_task(decision, None, None))
             return
         self._device_free_s[task.device] = send_s
-        self._rows.append(_placed(decision, device_start_s, send_s))
+        self._rows.append(placed_task(decision, device_start_s, send_s))
         number = len(self._rows) - 1
         if options.local[row]:
             self._finish(number, None)
@@ -235,7 +246,7 @@ class NetworkState:
         )
 
 
-def _placed(decision: Decision, device_start_s: float | None, send_s: float | None) -> ScheduledTask:
+def placed_task(decision: Decision, device_start_s: float | None, send_s: float | None) -> ScheduledTask:
     """A task of which no more than this is known yet, or ever comes."""
     return ScheduledTask(
         decision.exit, decision.cut, device_start_s, send_s, None, None, False, 0.0, decision.codec

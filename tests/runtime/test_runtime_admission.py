@@ -26,7 +26,7 @@ from offramp.runtime.protocol import (
 )
 from offramp.scenario import Scenario
 
-HELLO = Hello(VERSION, "d0", 1, MODEL, 1.0, 125_000.0, 0.0, ())
+HELLO = Hello(VERSION, "d0", 1, MODEL, 1.0, 125_000.0, 0.0, (), True)
 
 
 class Bench:
@@ -49,7 +49,7 @@ class Bench:
     def announce(
         self, sequence: int, size: int = 2, budget_s: float = 1.0, token: bytes | None = None
     ) -> Verdict:
-        message = Announce(sequence, size, budget_s, budget_s, 0, 0.0, 0.0, 1.0, 125_000.0, 0.0, 0.0)
+        message = Announce(sequence, size, budget_s, budget_s, 0, 0.0, 0.0, 1.0, 0.0, 0.0)
         self.edge.control(token or self.token, message, self.now_s)
         (said,) = self.edge.take()
         assert isinstance(said, Say)

@@ -1,126 +1,85 @@
-"""Links carry what packet-by-packet programs say they carry."""
+"""The edge finds its devices' uplinks out from what they send, and the devices hear of it."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from world import World
 
-from offramp.errors import OfframpError
-from offramp.runtime.link import (
-    PACKET_BYTES,
-    RateLink,
-    TraceLink,
-    load_trace,
-    make_link,
-    parse_delay,
-    parse_rate,
-)
+from offramp.cli.arguments import exits_of
+from offramp.experiments.cells import seeded_instance
+from offramp.instance import Instance
+from offramp.link import Link, RateLink, TraceLink
+from offramp.link_estimate import LinkEstimator
+from offramp.policies.greedy import Myopic
+from offramp.runtime.link_view import LinkView
+from offramp.runtime.outcomes import End
+from offramp.scenario import Scenario
 
-uploads = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 12_000)), min_size=1, max_size=8)
-
-
-def packet_by_packet(instants_ms: list[int], planned: list[tuple[int, int]]) -> list[float]:
-    """When each upload has crossed, in ms: walk over the opportunities, give each to the first upload waiting."""
-    left = [size for _, size in planned]
-    done: list[float] = [-1.0] * len(planned)
-    lap, number = 0, 0
-    while min(done) < 0:
-        now_ms = lap * instants_ms[-1] + instants_ms[number]
-        for index, (ready_ms, _) in enumerate(planned):
-            # In order: an upload waits for those before it, even if it was ready first.
-            if left[index] <= 0:
-                continue
-            if ready_ms <= now_ms:
-                left[index] -= PACKET_BYTES
-                if left[index] <= 0:
-                    done[index] = now_ms
-            break
-        number += 1
-        if number == len(instants_ms):
-            lap, number = lap + 1, 0
-    return done
+DECLARED = 125_000.0
 
 
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=20), uploads)
-def test_a_trace_carries_one_packet_at_each_of_its_instants(
-    drawn: list[int], planned: list[tuple[int, int]]
-) -> None:
-    instants_ms = sorted(drawn)
-    instants_ms[-1] += 1
-    planned = sorted(planned)
-    link = TraceLink(np.array(instants_ms), origin_s=0.0)
-    found = [link.carry(ready_ms / 1000, size) for ready_ms, size in planned]
-    assert [instant_s * 1000 for instant_s in found] == pytest.approx(
-        packet_by_packet(instants_ms, planned), abs=1e-6
-    )
+def played(link: Link, tasks: int = 120) -> tuple[World, Instance]:
+    """One slow device on this link, which it declares to be of 1 Mbit/s."""
+    scenario = Scenario(devices=1, tasks=tasks, device_slowdown=60.0)
+    instance = seeded_instance(scenario, exits_of(None), seed=0)
+    world = World(instance.system, Myopic(), links=[link])
+    world.connect(world.devices[0])
+    world.play(instance)
+    world.run(instance.tasks[-1].arrival_s + 10.0)
+    assert len(world.devices[0].records) == tasks
+    return world, instance
 
 
-@given(uploads, st.sampled_from([50_000.0, 125_000.0]))
-def test_a_rate_carries_one_byte_after_the_other(planned: list[tuple[int, int]], rate: float) -> None:
-    link = RateLink(rate)
-    free_s = 0.0
-    for ready_ms, size in sorted(planned):
-        free_s = max(free_s, ready_ms / 1000) + sum(1 / rate for _ in range(size))
-        assert link.carry(ready_ms / 1000, size) == pytest.approx(free_s, rel=1e-9)
+def believed(world: World) -> float:
+    return world.devices[0].core._own.bandwidth_bytes_per_s
 
 
-@given(st.lists(st.integers(1, 50), min_size=2, max_size=50), st.floats(0, 10), st.floats(0, 1e4))
-def test_a_busy_trace_reaches_its_mean_rate(gaps: list[int], origin_s: float, ready_s: float) -> None:
-    link = TraceLink(np.cumsum(gaps), origin_s=origin_s)
-    size = 500 * len(gaps) * PACKET_BYTES
-    start_s = max(origin_s, origin_s + ready_s)
-    taken_s = link.carry(start_s, size) - start_s
-    lap_s = sum(gaps) / 1000
-    assert taken_s == pytest.approx(size / link.bandwidth_bytes_per_s, abs=1.01 * lap_s)
+@pytest.mark.parametrize("rate", [30_000.0, 60_000.0])
+def test_a_link_that_breaks_its_promise_is_found_out(rate: float) -> None:
+    world, _ = played(RateLink(rate))
+    assert believed(world) == pytest.approx(rate, rel=0.15)
+    late = [record.end is End.ON_TIME for record in list(world.devices[0].records.values())[60:]]
+    assert np.mean(late) > 0.9
 
 
-@pytest.mark.parametrize(
-    ("text", "bytes_per_s"),
-    [
-        ("1000kbit", 125_000.0),
-        ("10mbit", 1_250_000.0),
-        ("8bit", 1.0),
-        ("0.5Gbit", 62_500_000.0),
-        ("80 kbit/s", 1e4),
-    ],
-)
-def test_rates(text: str, bytes_per_s: float) -> None:
-    assert parse_rate(text) == pytest.approx(bytes_per_s)
+def test_a_link_that_keeps_its_promise_is_believed_exactly() -> None:
+    world, _ = played(RateLink(DECLARED))
+    assert believed(world) == DECLARED
 
 
-@pytest.mark.parametrize("text", ["", "fast", "0kbit", "-5kbit", "1000", "1e999bit", "10kbyte", "nan bit"])
-def test_bad_rates_are_one_line(text: str) -> None:
-    with pytest.raises(OfframpError, match="rate = "):
-        parse_rate(text)
+def test_a_recorded_link_that_is_faster_than_declared_is_found_out() -> None:
+    """4 Mbit/s, declared as one: the probes and uploads show it."""
+    world, _ = played(TraceLink(np.arange(3, 30_001, 3, dtype=np.int64)))
+    assert believed(world) > 2 * DECLARED
 
 
-def test_delays() -> None:
-    assert parse_delay("5ms") == pytest.approx(0.005)
-    assert parse_delay("0s") == 0.0
-    assert parse_delay("250us") == pytest.approx(0.00025)
-    for bad in ("", "5", "-1ms", "61s", "ms"):
-        with pytest.raises(OfframpError, match="delay = "):
-            parse_delay(bad)
+@given(st.lists(st.sampled_from("ba"), max_size=60))
+def test_beginnings_and_arrivals_are_matched_by_their_number(order: list[str]) -> None:
+    """However the two connections interleave, no upload is measured by another's beginning."""
 
+    class Noting(LinkEstimator):
+        def __init__(self) -> None:
+            super().__init__(DECLARED)
+            self.noted: list[tuple[float, float]] = []
 
-@pytest.mark.parametrize(
-    "content", ["", "5\n3\n", "0\n", "a\n", "1.5\n", "-1\n2\n", "99999999999999999999999\n"]
-)
-def test_bad_traces_are_one_line(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "trace"
-    path.write_text(content)
-    with pytest.raises(OfframpError, match="link-trace"):
-        load_trace(path, 0.0, 0.0)
+        def seen(self, size_bytes: float, duration_s: float, now_s: float) -> None:
+            self.noted.append((size_bytes, now_s - duration_s))
 
-
-def test_a_trace_takes_the_place_of_the_rate(tmp_path: Path) -> None:
-    path = tmp_path / "trace"
-    path.write_text("0\n1\n2\n4\n")
-    link = make_link("1000kbit", "5ms", path, now_s=100.0)
-    assert link.delay_s == pytest.approx(0.005)
-    assert link.bandwidth_bytes_per_s == pytest.approx(4 * 1500 / 0.004)
-    assert link.carry(100.0, 4000) == pytest.approx(100.002)
+    belief = Noting()
+    view, begins, arrivals = LinkView(belief), 0, 0
+    for now_s, event in enumerate(order):
+        if event == "b":
+            view.begins(100.0 + begins, float(now_s))
+            begins += 1
+        else:
+            view.arrives(float(now_s))
+            arrivals += 1
+    began_at = [now_s for now_s, event in enumerate(order) if event == "b"]
+    for size_bytes, began_s in belief.noted:
+        assert began_s == began_at[int(size_bytes) - 100]
+    assert len(belief.noted) <= min(begins, arrivals)
+    if order == ["b", "a"] * (len(order) // 2):
+        assert len(belief.noted) == len(order) // 2

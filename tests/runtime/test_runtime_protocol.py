@@ -65,6 +65,8 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
         protocol.Factor: st.floats(1e-3, 1e6),
         protocol.Token: st.binary(min_size=16, max_size=16),
         protocol.Text: st.text(max_size=100),
+        protocol.Padding: st.binary(max_size=64),
+        bool: st.booleans(),
         WireTensor: tensors,
         protocol.CodecName: st.from_regex(r"[a-z0-9][a-z0-9+._-]{0,31}", fullmatch=True),
         memoryview: st.binary(max_size=64).map(memoryview),
@@ -141,14 +143,14 @@ def test_bombs_are_refused(frame: bytes) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e9])
 def test_numbers_out_of_range_are_refused(value: float) -> None:
-    announce = Announce(0, 1, 0.1, 0.1, 0, value, 0.0, 1.0, 1.0, 0.0, 0.0)
+    announce = Announce(0, 1, 0.1, 0.1, 0, value, 0.0, 1.0, 0.0, 0.0)
     with pytest.raises(ProtocolError, match="float"):
         protocol.decode_from_device(encode(announce))
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "x" * 65, "a\n", "ä"])
 def test_device_names_are_plain(name: str) -> None:
-    hello = Hello(1, name, 0, "0" * 64, 1.0, 1.0, 0.0, ())
+    hello = Hello(1, name, 0, "0" * 64, 1.0, 1.0, 0.0, (), True)
     with pytest.raises(ProtocolError):
         protocol.decode_from_device(encode(hello))
 

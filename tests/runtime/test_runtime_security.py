@@ -43,7 +43,7 @@ MODEL = load_bundle(None).model.sha256
 
 
 def hello(device: str, epoch: int = 1) -> Hello:
-    return Hello(VERSION, device, epoch, MODEL, 1.0, 125_000.0, 0.0, ())
+    return Hello(VERSION, device, epoch, MODEL, 1.0, 125_000.0, 0.0, (), True)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def hostile_frames(rng: random.Random, count: int) -> Iterator[bytes]:
     array = np.zeros((2, 32, 32, 3), np.uint8)
     valid = [
         encode(hello("x")),
-        encode(Announce(0, 2, 1.0, 1.0, 0, 0.0, 0.0, 1.0, 1e5, 0.0, 0.0)),
+        encode(Announce(0, 2, 1.0, 1.0, 0, 0.0, 0.0, 1.0, 0.0, 0.0)),
         encode(Attach(bytes(16))),
         encode(Upload(0, 1, 0, 2, 1.0, (wire_of("image", array),))),
         encode(Ping(1)),
@@ -302,7 +302,7 @@ def test_an_oversize_frame_is_refused_and_the_edge_stays(tmp_path: Path) -> None
             )
             outbox.put(Ping(7))
             assert decode_to_device(next(call)) == Pong(7)
-            outbox.put(Announce(0, 2, 2.0, 2.0, 0, 0.0, 0.0, 1.0, 1e6, 0.0, 0.0))
+            outbox.put(Announce(0, 2, 2.0, 2.0, 0, 0.0, 0.0, 1.0, 0.0, 0.0))
             verdict = decode_to_device(next(call))
             assert isinstance(verdict, Verdict)
             outbox.close()

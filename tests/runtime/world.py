@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from offramp.instance import Instance
+from offramp.link import Link, RateLink
 from offramp.model.tensors import TensorSpec
 from offramp.options import System
 from offramp.policies import Policy
@@ -23,7 +25,6 @@ from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
-from offramp.runtime.link import RateLink
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Coded
@@ -56,7 +57,7 @@ class Device:
 
     number: int
     core: DeviceCore
-    link: RateLink
+    link: Link
     records: dict[int, TaskRecord] = field(default_factory=dict)
     token: bytes | None = None
     checked_s: float = float("inf")
@@ -72,7 +73,9 @@ class World:
         *,
         fallback: bool = True,
         limits: Limits | None = None,
+        links: Sequence[Link] | None = None,
     ) -> None:
+        self._links = links
         self.system, self.network = system, system.network
         self.now_s = 0.0
         self.cut_off: Callable[[float], bool] = lambda now_s: False
@@ -95,8 +98,8 @@ class World:
         slowdown, bandwidth = self.system.kind(number)
         own = OwnSystem(self.system.exits, slowdown, bandwidth, self.network.link_delay_s)
         own.use_gain(self.system.gain)
-        link = RateLink(bandwidth, self.network.link_delay_s)
-        return Device(number, DeviceCore(own, fallback=fallback), link)
+        link = RateLink(bandwidth, self.network.link_delay_s) if self._links is None else self._links[number]
+        return Device(number, DeviceCore(own, fallback=fallback, probe=self._links is not None), link)
 
     def at(self, instant_s: float, do: Callable[[], None], rank: int = 1) -> None:
         """Do something at an instant; of one instant's events, lower ranks come first."""
@@ -107,7 +110,8 @@ class World:
         slowdown, bandwidth = self.system.kind(device.number)
         name = f"d{device.number}"
         codecs = tuple(sorted({coded.codec for exit in self.system.exits for coded in exit.codecs}))
-        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, self.network.link_delay_s, codecs)
+        link = device.link
+        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, link.delay_s, codecs, link.steady)
         opened = self.edge.hello(hello, self.now_s)
         assert not isinstance(opened, Refused), opened
         device.token = opened
@@ -223,6 +227,15 @@ class World:
                 )
             case device_job.Carry():
                 self._carry(device, action)
+            case device_job.SendProbe(size_bytes):
+                crossed_s = device.link.carry(self.now_s, size_bytes)
+                device.core.sending(size_bytes)
+                self.at(crossed_s, lambda: device.core.probed(self.now_s))
+                self.at(crossed_s + device.link.delay_s, lambda: self._probed(device), rank=2)
+
+    def _probed(self, device: Device) -> None:
+        if device.token is not None and not self.cut_off(self.now_s):
+            self.edge.probe(device.token, self.now_s)
 
     def _head_s(self, device: Device, action: device_job.Compute) -> float:
         size = device.core.size_of(action.sequence)
@@ -233,10 +246,10 @@ class World:
     def _carry(self, device: Device, action: device_job.Carry) -> None:
         options = self.system.options(device.number, action.size)
         index = options.index(action.exit, action.cut, action.codec)
-        size_bytes = options.upload_s[index] * device.link.bandwidth_bytes_per_s
+        size_bytes = options.upload_s[index] * self.system.kind(device.number)[1]
         crossed_s = device.link.carry(self.now_s, size_bytes)
         there_s = crossed_s + device.link.delay_s
-        device.core.link_busy(crossed_s)
+        device.core.sending(math.ceil(size_bytes))
         place = (action.sequence, action.exit, action.cut, action.size, action.deadline_s - there_s)
         upload: Upload | CodedUpload
         if action.codec == UNCODED:

@@ -40,6 +40,7 @@ def doctor(json_: JsonFlag = False) -> None:
         Finding("python", sys.version_info >= (3, 11), True, platform.python_version()),
         *(_extra(name, modules) for name, modules in EXTRAS.items()),
         _attempt("bundle", True, _bundle),
+        _attempt("profile", False, _profile),
         _attempt("data", False, _data),
         _attempt("loopback", True, _loopback),
     ]
@@ -74,6 +75,21 @@ def _bundle() -> str:
 
     bundle = load_bundle(None)
     return f"{bundle.manifest.name}, {len(bundle.model.exits)} exits, hashes match"
+
+
+def _profile() -> str:
+    from offramp.model.bundle import load_bundle
+    from offramp.model.executor import ChainExecutor
+    from offramp.runtime.processor import calibrate
+
+    bundle = load_bundle(None)
+    profile = bundle.profile()
+    factor = calibrate(ChainExecutor(bundle.model, threads=1), bundle.coefficients())
+    curved = sum(not layer.linear for exit in profile.exits for layer in exit.layers)
+    layers = (
+        f"{curved} of {sum(len(exit.layers) for exit in profile.exits)} layers are not linear in the size"
+    )
+    return f"this machine takes {factor:.2f} times what the profile of {profile.host.cpu} says; {layers}"
 
 
 def _data() -> str:

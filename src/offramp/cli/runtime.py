@@ -115,6 +115,15 @@ def edge(
     )
 
 
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        help="Share of tasks whose lateness plans allow for, in 0.5..0.99; at first by the profile's residuals.",
+    ),
+]
+
+
 def device(
     edge: Annotated[str, typer.Option("--edge", help="The edge, HOST:PORT.")],
     id: Annotated[str, typer.Option("--id", help="Name of this device, one of a kind on its edge.")],
@@ -137,6 +146,7 @@ def device(
     journal: Annotated[
         Path | None, typer.Option("--journal", help="File that keeps every task and its end across crashes.")
     ] = None,
+    confidence: Confidence = None,
     max_size: MaxSize = 32,
     codecs: Annotated[
         str, typer.Option("--codecs", help="Codecs that the edge may name; empty for none.")
@@ -168,6 +178,7 @@ def device(
         delay,
         link_trace,
         journal,
+        confidence,
         max_size,
         codecs,
         certs,
@@ -203,6 +214,7 @@ def demo(
     slot_s: SlotLength = None,
     bundle: RuntimeBundle = None,
     codecs: EdgeCodecs = "",
+    confidence: Confidence = None,
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
     ] = None,
@@ -223,7 +235,7 @@ def demo(
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = _policy_or_default(policy)
-    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs)
+    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs, confidence)
     check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))

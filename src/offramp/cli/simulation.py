@@ -37,6 +37,7 @@ from offramp.policies import POLICIES
 if TYPE_CHECKING:
     from offramp.experiments.compare import PolicyRow
     from offramp.experiments.statistics import Interval
+    from offramp.linked_state import Replay
     from offramp.schedule import Schedule
 
 TimingOption = Annotated[str, typer.Option("--timing", help="Timing model: paper or network.")]
@@ -48,6 +49,52 @@ def timing_of(name: str) -> Timing:
         if name == timing:
             return timing
     raise OfframpError("timing", name, f"one of {', '.join(TIMINGS)}", "choose one of these")
+
+
+ESTIMATE, MEAN = "estimate", "mean"
+LinkTrace = Annotated[
+    Path | None,
+    typer.Option("--link-trace", help="Recorded uplink (Mahimahi) that every device's link replays."),
+]
+LinkStart = Annotated[
+    float,
+    typer.Option("--link-start-s", min=0, help="Where in the recording the first device begins, seconds."),
+]
+AssumeLink = Annotated[
+    str,
+    typer.Option(
+        "--assume-link", help="What is decided on with --link-trace: estimate, mean, or a rate as 1000kbit."
+    ),
+]
+
+
+def replay_of(path: Path | None, start_s: float, assume: str, timing: Timing) -> Replay | None:
+    """Recorded links and what to take them for; None without a recording. Raises OfframpError."""
+    from offramp.link import load_trace, parse_rate
+    from offramp.linked_state import Replay
+
+    if path is None:
+        if assume != ESTIMATE:
+            raise OfframpError("assume-link", assume, "only with --link-trace", "name a recorded uplink")
+        return None
+    if timing != "network":
+        raise OfframpError("timing", timing, "must be network with --link-trace", "add --timing network")
+    recording = load_trace(path, 0.0, 0.0)
+    if assume == ESTIMATE:
+        return Replay(recording, start_s)
+    assumed = recording.bandwidth_bytes_per_s if assume == MEAN else parse_rate(assume)
+    return Replay(recording, start_s, assumed)
+
+
+def link_description(replay: Replay | None, path: Path | None) -> dict[str, object] | None:
+    """What is printed about recorded links."""
+    if replay is None or path is None:
+        return None
+    return {
+        "trace": path.name,
+        "mean_bytes_per_s": replay.recording.bandwidth_bytes_per_s,
+        "assumed_bytes_per_s": replay.assumed,
+    }
 
 
 def stream(
@@ -86,6 +133,9 @@ def simulate(
     ] = None,
     assume: Assume = None,
     adapt: Adapt = True,
+    link_trace: LinkTrace = None,
+    link_start_s: LinkStart = 0.0,
+    assume_link: AssumeLink = ESTIMATE,
     json_: JsonFlag = False,
 ) -> None:
     """Let a policy decide an instance's tasks one by one; gives the schedule."""
@@ -96,10 +146,11 @@ def simulate(
     from offramp.simulator import simulate as run
 
     chosen = timing_of(timing)
+    replay = replay_of(link_trace, link_start_s, assume_link, chosen)
     loaded = load_instance(instance)
     told = loaded.scenario if assume is None else load_scenario(assume)
     context = Context(loaded.system, chosen, told, policy_rng(seed), policy_file, adapt)
-    schedule = run(loaded, make_policy(policy, context), chosen)
+    schedule = run(loaded, make_policy(policy, context), chosen, replay)
     if json_:
         typer.echo(schedule.to_json(), nl=False)
     else:
@@ -138,6 +189,9 @@ def compare(
     bundle: BundleOption = None,
     codecs: Codecs = None,
     optimum: Annotated[bool, typer.Option(help="Solve or bound each instance, too.")] = True,
+    link_trace: LinkTrace = None,
+    link_start_s: LinkStart = 0.0,
+    assume_link: AssumeLink = ESTIMATE,
     json_: JsonFlag = False,
 ) -> None:
     """Compare policies on the same instances: mean gain, on-time share, accuracy, with 95 % intervals."""
@@ -146,7 +200,10 @@ def compare(
     names = names_of(policies, POLICIES, "policies")
     drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
     chosen = timing_of(timing)
-    steps = experiment.compare(drawn_from, exits_of(bundle, codecs), names, seeds, chosen, optimum)
+    replay = replay_of(link_trace, link_start_s, assume_link, chosen)
+    # No solver bounds what recorded links allow.
+    optimum = optimum and replay is None
+    steps = experiment.compare(drawn_from, exits_of(bundle, codecs), names, seeds, chosen, optimum, replay)
     rows: list[PolicyRow] = []
     with progress_bar(json_) as progress:
         bar = progress.add_task("seeds", total=seeds)
@@ -159,6 +216,7 @@ def compare(
                 "scenario": drawn_from.model_dump(mode="json"),
                 "timing": chosen,
                 "seeds": seeds,
+                "links": link_description(replay, link_trace),
                 "policies": [row.to_dict() for row in rows],
             }
         )

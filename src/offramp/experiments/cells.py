@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import offramp
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
+from offramp.linked_state import Replay
 from offramp.observation import Timing
 from offramp.profile import ExitCoefficients
 from offramp.scenario import Scenario
@@ -51,12 +53,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is run: everything that its outcomes depend on, but for the model's coefficients and the code."""
+    """What is run: everything that its outcomes depend on, but for the model's coefficients and the code.
+
+    With `replay` the links are recorded ones; each seed begins at another place of the recording.
+    """
 
     scenario: Scenario
     policy: str
     timing: Timing
     seeds: tuple[int, ...]
+    replay: Replay | None = None
 
     def key(self, exits: NetworkExits) -> str:
         """A name for the cell's result that changes with anything that the result depends on."""
@@ -68,6 +74,14 @@ class Cell:
             "exits": [exit.to_dict() for exit in exits],
             "code": code_digest(),
         }
+        if self.replay is not None:
+            recording = self.replay.recording
+            content["links"] = [
+                hashlib.sha256(recording.instants_ms.tobytes()).hexdigest(),
+                recording.delay_s,
+                self.replay.start_s,
+                self.replay.assumed,
+            ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -116,7 +130,12 @@ def run_seed(cell: Cell, exits: NetworkExits, seed: int) -> Outcome:
     instance = seeded_instance(cell.scenario, exits, seed)
     if cell.policy in SOLVERS:
         return summarise(instance, _solve(cell.policy, instance))
-    schedule = simulate_named(instance, cell.policy, cell.timing, policy_rng(seed))
+    replay = cell.replay
+    if replay is not None:
+        length_s = float(replay.recording.instants_ms[-1]) / 1000.0
+        place = float(np.random.default_rng([seed, 2]).uniform(0.0, length_s))
+        replay = dataclasses.replace(replay, start_s=replay.start_s + place)
+    schedule = simulate_named(instance, cell.policy, cell.timing, policy_rng(seed), replay)
     return summarise(instance, schedule)
 
 

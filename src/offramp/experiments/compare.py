@@ -9,6 +9,7 @@ from typing import Any
 
 from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, first_notice, run_seed
 from offramp.experiments.statistics import Interval, mean_interval
+from offramp.linked_state import Replay
 from offramp.observation import Timing
 from offramp.scenario import Scenario
 
@@ -50,15 +51,17 @@ def compare(
     seeds: int,
     timing: Timing,
     optimum: bool,
+    replay: Replay | None = None,
 ) -> Iterator[tuple[int, list[PolicyRow] | None]]:
     """Run every policy on the instances of seeds 0..seeds-1.
 
     Yields (seeds done, None) after each seed but the last, then (seeds, rows): one row a policy, and first the
-    `CEILING` solver's if `optimum`. Raises OfframpError for an unknown policy.
+    `CEILING` solver's if `optimum`, which must be false with recorded links (`replay`), since no solver bounds
+    those. Raises OfframpError for an unknown policy.
     """
     names = [CEILING[timing], *policies] if optimum else list(policies)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
-    cells = [Cell(scenario, name, timing, tuple(range(seeds))) for name in names]
+    cells = [Cell(scenario, name, timing, tuple(range(seeds)), replay) for name in names]
     for seed in range(seeds):
         for cell in cells:
             outcomes[cell.policy].append(run_seed(cell, exits, seed))

@@ -93,6 +93,10 @@ class Planner:
         if found.table is not observation.options:
             # A live device measures itself: other durations than the plan's, for the same rows.
             found = found._replace(options=take(observation.options, found.rows))
+        if observation.chance is not None:
+            # What may not arrive in time earns as much less on average; a plan is about averages.
+            weighed = found.options.gain * observation.chance[found.rows]
+            found = found._replace(options=found.options._replace(gain=weighed))
         row = self._best_row(observation, plan, found)
         return found.decisions[row] if row >= 0 else DROP
 

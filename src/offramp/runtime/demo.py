@@ -19,7 +19,7 @@ from offramp.instance import Instance, draw_instance
 from offramp.model.bundle import Bundle
 from offramp.model.codecs import chosen_codecs
 from offramp.options import worthwhile
-from offramp.profile import ExitCoefficients
+from offramp.profile import ExitCoefficients, check_confidence
 from offramp.runtime.device_main import FROM_SUPERVISOR
 from offramp.runtime.edge_main import check_policy_name, exits_with
 from offramp.runtime.outcomes import End, Instants, TaskRecord
@@ -52,6 +52,7 @@ class DemoSettings:
     adapt: bool
     seed: int
     codecs: str = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def check_settings(settings: DemoSettings) -> None:
     """Raises OfframpError for a policy or codec that does not exist, or devices that this machine cannot stand for."""
     check_policy_name(settings.policy)
     chosen_codecs(settings.codecs)
+    if settings.confidence is not None:
+        check_confidence(settings.confidence)
     fastest = min(settings.scenario.slowdowns)
     if fastest < 1.0:
         raise OfframpError("device_slowdown", fastest, "must be >= 1", "no device is faster than its machine")
@@ -255,6 +258,8 @@ class _Supervisor:
         arguments += ["--slowdown", repr(system.device_slowdown[number])]
         arguments += ["--rate", f"{8 * system.bandwidth_bytes_per_s[number]:f}bit"]
         arguments += ["--delay", f"{scenario.network.link_delay_s:f}s"]
+        if self._settings.confidence is not None:
+            arguments += ["--confidence", repr(self._settings.confidence)]
         return arguments + self._bundle_arguments()
 
     def _bundle_arguments(self) -> list[str]:

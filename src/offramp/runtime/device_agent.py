@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from offramp.link import Link
 from offramp.model.tensors import Array
 from offramp.options import Gain
 from offramp.runtime import device_job
 from offramp.runtime.device_connection import Connection, Endpoint, Listener
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.journal import Journal, JournalFullError
-from offramp.runtime.link import Link
+from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Coded, Executor, Processor
@@ -32,6 +33,7 @@ from offramp.runtime.protocol import (
     CodedUpload,
     Hello,
     Pong,
+    Probe,
     ProtocolError,
     Refused,
     ToDevice,
@@ -74,10 +76,12 @@ class DeviceAgent:
         clock: Callable[[], float],
         on_end: Callable[[TaskRecord], None],
         journal: Journal | None = None,
+        margin: Margin | None = None,
     ) -> None:
         self.failure: JournalFullError | None = None
-        self.core = DeviceCore(own)
+        self.core = DeviceCore(own, probe=True, margin=margin)
         self._identity = identity
+        self._largest_probe = endpoint.max_frame_bytes // 2
         self._executor = executor
         self._processor = processor
         self._own = own
@@ -175,6 +179,7 @@ class DeviceAgent:
             self._link.bandwidth_bytes_per_s,
             self._link.delay_s,
             self._own.codecs,
+            self._link.steady,
         )
 
     def _opened(self, welcome: Welcome) -> None:
@@ -233,6 +238,11 @@ class DeviceAgent:
                 self._start(action)
             case device_job.Carry():
                 self._carry(action)
+            case device_job.SendProbe(size_bytes):
+                frame = encode(Probe(bytes(min(size_bytes, self._largest_probe))))
+                crossed_s = self._link.carry(self._clock(), len(frame))
+                self.core.sending(len(frame))
+                self._hand_over(frame, crossed_s, self._probed)
             case device_job.Decided(sequence, decision):
                 if self._journal is not None:
                     self._written(self._journal.decide, sequence, decision)
@@ -268,6 +278,8 @@ class DeviceAgent:
                 if made.coded is not None:
                     self._coded[sequence] = made.coded
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
+        if (drift := self._own.speed.news()) is not None:
+            _LOG.warning("this device takes %+.0f %% of what it took at the start", 100 * drift)
         self._act()
 
     def _carry(self, action: device_job.Carry) -> None:
@@ -276,10 +288,18 @@ class DeviceAgent:
         crossed_s = self._link.carry(now_s, len(encode(upload)))
         there_s = crossed_s + self._link.delay_s
         frame = encode(msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s)))
-        self.core.link_busy(crossed_s)
-        loop = asyncio.get_running_loop()
-        loop.call_later(max(0.0, crossed_s - now_s), self._carried, action.sequence)
-        loop.call_later(max(0.0, there_s - now_s), self._connection.send_frame, frame)
+        self.core.sending(len(frame))
+        self._hand_over(frame, crossed_s, lambda: self._carried(action.sequence))
+
+    def _hand_over(self, frame: bytes, crossed_s: float, carried: Callable[[], None]) -> None:
+        """Let a frame leave the device when the link has carried it, and reach the edge after the link's delay."""
+        loop, now_s = asyncio.get_running_loop(), self._clock()
+        loop.call_later(max(0.0, crossed_s - now_s), carried)
+        loop.call_later(max(0.0, crossed_s + self._link.delay_s - now_s), self._connection.send_frame, frame)
+
+    def _probed(self) -> None:
+        self.core.probed(self._clock())
+        self._act()
 
     def _upload(self, action: device_job.Carry) -> Upload | CodedUpload:
         place = (action.sequence, action.exit, action.cut, action.size)

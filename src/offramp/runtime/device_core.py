@@ -10,7 +10,19 @@ from __future__ import annotations
 import math
 
 from offramp.equations import on_time
-from offramp.runtime.device_job import Action, Carry, Compute, Decided, EdgeView, Finished, Job, Say, Stage
+from offramp.link_estimate import PROBE_S, probe_bytes
+from offramp.runtime.device_job import (
+    Action,
+    Carry,
+    Compute,
+    Decided,
+    EdgeView,
+    Finished,
+    Job,
+    Say,
+    SendProbe,
+    Stage,
+)
 from offramp.runtime.device_queue import DeviceQueue
 from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import End, Instants, Ledger
@@ -22,6 +34,7 @@ from offramp.runtime.protocol import (
     Declined,
     Message,
     Refusal,
+    Sending,
     Verdict,
     Withdraw,
     fits,
@@ -34,6 +47,8 @@ LEAST_PATIENCE_S = 0.03
 OVERDUE = 0.25
 """How far beyond its predicted duration an answer is overdue, as a share of that duration."""
 LEAST_OVERDUE_S = 0.02
+BUSY_S = 5.0
+"""How long after its last task a device still probes its link."""
 LAST_CALL_S = 3.0
 """How long after its deadline a device still waits for an answer that only counts as late."""
 
@@ -41,15 +56,22 @@ LAST_CALL_S = 3.0
 class DeviceCore:
     """All tasks of one device. Every method takes the present instant and leaves actions in `take`.
 
-    Without `fallback` it never decides alone, as the timing model `network` has it.
+    Without `fallback` it never decides alone, as the timing model `network` has it. With `probe` it sends a few bytes
+    over a link that has long carried nothing while there are tasks, so that the edge knows how the link is.
     """
 
-    def __init__(self, own: OwnSystem, *, fallback: bool = True) -> None:
+    def __init__(
+        self, own: OwnSystem, *, fallback: bool = True, probe: bool = False, margin: Margin | None = None
+    ) -> None:
         self._fallback = fallback
+        self._probe = probe
+        self._probing = False
+        self._link_idle_s = -math.inf
+        self._busy_until_s = -math.inf
         self.ledger = Ledger()
         self.edge = EdgeView()
         self._own = own
-        self._margin = Margin()
+        self._margin = margin or Margin()
         self._jobs: dict[int, Job] = {}
         self._queue = DeviceQueue(own.link_delay_s)
         self._actions: list[Action] = []
@@ -71,6 +93,7 @@ class DeviceCore:
     def submit(self, sequence: int, task: Task, now_s: float) -> None:
         """Take a task on."""
         self.ledger.accept(sequence)
+        self._busy_until_s = now_s + BUSY_S
         job = Job(sequence, task, self._own.options(task.size))
         self._jobs[sequence] = job
         if not self.edge.trusted or self.edge.closing:
@@ -90,7 +113,6 @@ class DeviceCore:
                 device_free_s - now_s,
                 link_free_s - now_s,
                 self._own.slowdown,
-                self._own.bandwidth_bytes_per_s,
                 self.edge.round_trip_s,
                 self._margin.share,
             )
@@ -103,6 +125,7 @@ class DeviceCore:
         if job is None or job.stage is not Stage.DECIDING:
             return
         self.edge.round_trip_s = now_s - job.announced_s
+        self._own.bandwidth_bytes_per_s = verdict.bandwidth_bytes_per_s
         if verdict.exit == 0:
             reason = verdict.reason or Refusal.POLICY
             # What the policy turns away stays away; an edge that cannot take it leaves it to the device.
@@ -117,7 +140,7 @@ class DeviceCore:
             self._end(job, End.FAILED, "no-such-option", now_s)
             return
         job.head_s = float(job.options.head_s[row])
-        job.upload_s = float(job.options.upload_s[row])
+        job.upload_s = float(self._own.options(job.task.size).upload_s[row])
         job.local = bool(job.options.local[row])
         job.predicted = Instants(
             arrival_s + verdict.device_start_s,
@@ -180,7 +203,7 @@ class DeviceCore:
             self._next_upload(now_s)
 
     def _next_upload(self, now_s: float) -> None:
-        while self._queue.uploading is None and self._queue.uploads:
+        while self._queue.uploading is None and self._queue.uploads and not self._probing:
             job = self._queue.uploads.popleft()
             if self._queue.hopeless(job, now_s + job.upload_s):
                 if not self._finish_alone(job, now_s):
@@ -188,22 +211,34 @@ class DeviceCore:
                     self._end(job, End.EXPIRED, "link", now_s)
                 continue
             job.stage, job.link_start_s = Stage.UPLOADING, now_s
-            self._queue.uploading = job
+            self._queue.uploading, self._queue.link_until_s = job, now_s + job.upload_s
             task, decision = job.task, job.decision
             self._actions.append(
                 Carry(job.sequence, decision.exit, decision.cut, task.size, task.deadline_s, decision.codec)
             )
 
-    def link_busy(self, until_s: float) -> None:
-        """The present upload will have crossed at `until_s`."""
-        self._queue.link_until_s = until_s
+    def sending(self, size_bytes: int) -> None:
+        """The present upload or probe begins to cross, as a frame of so many bytes."""
+        self._say(Sending(size_bytes))
+
+    def probed(self, now_s: float) -> None:
+        """The present probe has left the device."""
+        self._probing, self._link_idle_s = False, now_s
+        self._next_upload(now_s)
+
+    def _probe_due_s(self) -> float:
+        idle = self._queue.uploading is None and not self._queue.uploads and not self._probing
+        if not (self._probe and idle and self.edge.connected):
+            return math.inf
+        due_s = self._link_idle_s + PROBE_S
+        return due_s if due_s <= self._busy_until_s else math.inf
 
     def carried(self, sequence: int, now_s: float) -> None:
         """The present upload has left the device."""
         job = self._queue.uploading
         assert job is not None
         assert job.sequence == sequence
-        self._queue.uploading = None
+        self._queue.uploading, self._link_idle_s = None, now_s
         if sequence in self._jobs and job.stage is Stage.UPLOADING:
             job.stage, job.sent_s = Stage.AWAITING, now_s
             job.check_s = self._overdue_s(job)
@@ -307,7 +342,10 @@ class DeviceCore:
         self._next_head(now_s)
 
     def tick(self, now_s: float) -> None:
-        """Call this at `next_check_s`, or later: give up waiting where that is due."""
+        """Call this at `next_check_s`, or later: give up waiting where that is due, and probe an idle link."""
+        if self._probe_due_s() <= now_s:
+            self._probing = True
+            self._actions.append(SendProbe(int(probe_bytes(self._own.bandwidth_bytes_per_s))))
         for job in [job for job in self._jobs.values() if job.check_s <= now_s]:
             deadline_s = job.task.deadline_s
             deciding = job.stage is Stage.DECIDING
@@ -326,7 +364,7 @@ class DeviceCore:
 
     def next_check_s(self) -> float:
         """When `tick` is due; infinity if it is not."""
-        return min((job.check_s for job in self._jobs.values()), default=math.inf)
+        return min((self._probe_due_s(), *(job.check_s for job in self._jobs.values())))
 
     def bye(self) -> None:
         """Say goodbye to the edge."""

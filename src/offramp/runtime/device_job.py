@@ -51,7 +51,7 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """Upload what crosses at the cut; call `link_busy` with when it will have crossed, then `carried`."""
+    """Upload what crosses at the cut; call `sending` with the frame's bytes, then `carried`."""
 
     sequence: int
     exit: int
@@ -59,6 +59,13 @@ class Carry:
     size: int
     deadline_s: float
     codec: str = UNCODED
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Upload so many bytes of nothing; call `sending` with the frame's bytes, then `probed`."""
+
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class Decided:
     decision: Decision
 
 
-Action = Say | Compute | Carry | Decided | Finished
+Action = Say | Compute | Carry | SendProbe | Decided | Finished
 
 
 @dataclass(slots=True, eq=False)

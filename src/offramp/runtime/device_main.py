@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
+from offramp.link import make_link
+from offramp.profile import check_confidence, residual_excess
 from offramp.runtime.device_agent import DeviceAgent, Identity
 from offramp.runtime.device_connection import Endpoint
 from offramp.runtime.edge_main import cap_of, check_max_size, exits_with, load_executor
 from offramp.runtime.journal import Journal, with_journal
-from offramp.runtime.link import make_link
+from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
@@ -52,6 +54,7 @@ class DeviceSettings:
     delay: str
     link_trace: Path | None
     journal: Path | None
+    confidence: float | None
     max_size: int
     codecs: str
     certs: Path | None
@@ -79,6 +82,8 @@ def run_device(
             "choose a plainer one",
         )
     check_max_size(settings.max_size)
+    if settings.confidence is not None:
+        check_confidence(settings.confidence)
     if settings.edge != FROM_SUPERVISOR:
         host, _ = split_address("edge", settings.edge)
         check_exposure("edge", host, encrypted=settings.certs is not None, insecure=settings.insecure)
@@ -99,6 +104,10 @@ def run_device(
         samples = load_samples(bundle)
         plan = own_stream(settings.scenario, len(samples), settings.seed)
     executor = load_executor(bundle)
+    drifts: list[float] = []
+    margin = Margin()
+    if settings.confidence is not None:
+        margin = Margin(settings.confidence, residual_excess(bundle.profile(), settings.confidence))
     records: list[TaskRecord] = []
     told: list[Callable[[TaskRecord], None]] = [records.append]
 
@@ -139,6 +148,7 @@ def run_device(
             time.monotonic,
             ended,
             journal,
+            margin,
         )
         exposed = None
         if settings.metrics_port is not None:
@@ -153,6 +163,7 @@ def run_device(
             await _play(settings, agent, plan, orders, stop)
         finally:
             await agent.close()
+            drifts.append(own.speed.drift)
             if exposed is not None:
                 await exposed.stop()
             orders.stop()
@@ -167,6 +178,7 @@ def run_device(
     try:
         asyncio.run(main())
         summary = with_journal(summarise(records, [exit.accuracy for exit in exits]), journal)
+        summary["profile_drift"] = drifts[-1] if drifts else None
     finally:
         if journal is not None:
             journal.close()

@@ -12,7 +12,7 @@ from offramp.policies import Policy
 from offramp.runtime.edge_job import Action, Counts, Hang, Remake, Reply, Run, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
-from offramp.runtime.forecast import Forecast
+from offramp.runtime.forecast import Forecast, RunningSpeed
 from offramp.runtime.processor import Coded
 from offramp.runtime.protocol import (
     VERSION,
@@ -30,6 +30,7 @@ from offramp.runtime.protocol import (
     ProtocolError,
     Refusal,
     Refused,
+    Sending,
     Upload,
     Verdict,
     Welcome,
@@ -83,6 +84,11 @@ class EdgeCore:
     def idle(self) -> bool:
         """Whether nothing is decided, waiting or running."""
         return self._queue.idle and not any(session.expected for session in self._sessions)
+
+    @property
+    def speed(self) -> RunningSpeed:
+        """How fast the edge computes, on its profile."""
+        return self._forecast.speed
 
     @property
     def waiting(self) -> int:
@@ -152,6 +158,9 @@ class EdgeCore:
             case Withdraw(sequence):
                 session.expected.pop(sequence, None)
                 self._queue.withdraw(token, sequence)
+            case Sending(size_bytes):
+                # It was said about half a round trip ago.
+                session.peer.link.begins(size_bytes, now_s - session.peer.decision_s / 2)
             case Ping(number):
                 self._actions.append(Say(token, Pong(number)))
             case Bye():
@@ -172,7 +181,8 @@ class EdgeCore:
             reason = Refusal.POLICY if decision.exit == 0 else None
         if reason is not None:
             self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
-            verdict = Verdict(announce.sequence, 0, 0, UNCODED, reason, 0.0, 0.0, 0.0, 0.0)
+            rate = session.peer.link.bandwidth_bytes_per_s
+            verdict = Verdict(announce.sequence, 0, 0, UNCODED, reason, 0.0, 0.0, 0.0, 0.0, rate)
         else:
             verdict = self._accept(session, announce, observation, decision)
         session.peer.verdicts += 1
@@ -201,13 +211,21 @@ class EdgeCore:
                 float(arrival_s[row]),
                 task.arrival_s + announce.budget_s,
             )
-        return Verdict(announce.sequence, decision.exit, decision.cut, decision.codec, None, *predicted)
+        told = (*predicted, session.peer.link.bandwidth_bytes_per_s)
+        return Verdict(announce.sequence, decision.exit, decision.cut, decision.codec, None, *told)
+
+    def probe(self, token: bytes, now_s: float) -> None:
+        """A probe has come."""
+        session = self._sessions.get(token)
+        if session is not None:
+            session.peer.link.arrives(now_s)
 
     def upload(self, token: bytes, upload: Upload | CodedUpload, now_s: float) -> None:
         """Tensors of a decided task have come. What is coded is decoded by a worker, as part of its work."""
         session = self._sessions.get(token)
         if session is None:
             return
+        session.peer.link.arrives(now_s)
         work = session.expected.get(upload.sequence)
         sent = (upload.exit, upload.cut, upload.size)
         if work is None or (work.decision.exit, work.decision.cut, work.size) != sent:

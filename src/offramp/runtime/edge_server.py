@@ -23,6 +23,7 @@ from offramp.runtime.protocol import (
     Attach,
     Hello,
     Message,
+    Probe,
     ProtocolError,
     Refusal,
     Refused,
@@ -203,6 +204,9 @@ class EdgeServer:
             message = decode_from_uploader(frame)
             if isinstance(message, Attach):
                 raise ProtocolError("attached already")
+            if isinstance(message, Probe):
+                self._core.probe(token, self._clock())
+                continue
             self._core.upload(token, message, self._clock())
             self._act()
 
@@ -278,6 +282,8 @@ class EdgeServer:
         if self._metrics is not None and not isinstance(answer, Refusal):
             self._metrics.computed(max(0.0, work.start_s - work.arrival_s), computed_s)
         self._core.computed(work, answer, self._clock(), computed_s)
+        if (drift := self._core.speed.news()) is not None:
+            _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
         self._act()
 
     async def _remake(self, version: int, system: System) -> None:

@@ -10,15 +10,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from offramp import equations
+from offramp.link_estimate import LinkEstimator
 from offramp.observation import Backlog, Observation
 from offramp.options import Gain, NetworkTerms, System, cut_costs
 from offramp.profile import ExitCoefficients
+from offramp.runtime.link_view import LinkView
 from offramp.runtime.protocol import Announce, Hello
 from offramp.state import EdgeQueue
 from offramp.task import Decision, Task
 
 SMOOTHING = 0.1
 """Weight of a new measurement in a running mean."""
+NOTABLE_DRIFT = 0.25
+"""Relative change of a speed since the start that is worth a line in the log."""
 TOLERATED_DRIFT = 0.05
 """Relative error of a speed at which predictions take up the measured one."""
 
@@ -29,9 +33,24 @@ class RunningSpeed:
 
     factor: float
     _mean: float = field(default=0.0, init=False)
+    _first: float = field(default=0.0, init=False)
+    _drifted: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._mean = self.factor
+        self._mean = self._first = self.factor
+
+    @property
+    def drift(self) -> float:
+        """How much slower than at the start: 0.2 for a fifth slower."""
+        return self.factor / self._first - 1.0
+
+    def news(self) -> float | None:
+        """The drift, once when it comes to exceed `NOTABLE_DRIFT`, and once when it is well below again."""
+        notable = abs(self.drift) > NOTABLE_DRIFT * (0.5 if self._drifted else 1.0)
+        if notable == self._drifted:
+            return None
+        self._drifted = notable
+        return self.drift
 
     def measured(self, predicted_s: float, measured_s: float) -> bool:
         """Take in a duration that `factor` = 1 predicts as `predicted_s`; whether `factor` has changed."""
@@ -64,8 +83,8 @@ class Peer:
 
     name: str
     slowdown: float
-    bandwidth_bytes_per_s: float
-    link_delay_s: float
+    declared_bytes_per_s: float
+    link: LinkView
     decision_s: float
     device_free_s: float = -np.inf
     link_free_s: float = -np.inf
@@ -75,7 +94,6 @@ class Peer:
     def report(self, announce: Announce, now_s: float) -> None:
         """Take the device's word for how far behind it is, then add the decisions that it has not seen."""
         self.slowdown = announce.slowdown
-        self.bandwidth_bytes_per_s = announce.bandwidth_bytes_per_s
         if announce.round_trip_s > 0:
             self.decision_s += SMOOTHING * (announce.round_trip_s - self.decision_s)
         while self.unconfirmed and self.unconfirmed[0].verdict < announce.decided:
@@ -83,7 +101,8 @@ class Peer:
         # What it says of itself was true when it was sent, about half a round trip ago.
         sent_s = now_s - self.decision_s / 2
         self.device_free_s = sent_s + announce.device_free_in_s
-        self.link_free_s = sent_s + announce.link_free_in_s
+        self.link.believe(now_s)
+        self.link_free_s = max(sent_s + announce.link_free_in_s, self.link.free_s(now_s))
         for placed in self.unconfirmed:
             self._occupy(placed)
 
@@ -106,7 +125,7 @@ class Peer:
             placed.ready_s,
             self.device_free_s,
             self.link_free_s,
-            self.link_delay_s,
+            self.link.belief.delay_s,
             np.asarray(placed.head_s),
             np.asarray(placed.upload_s),
         )
@@ -128,7 +147,7 @@ class Forecast:
         self._exits = tuple(exits)
         self._gain = gain
         self._network = network
-        self._edge = RunningSpeed(edge_factor)
+        self.speed = RunningSpeed(edge_factor)
         self._peers: dict[str, Peer] = {}
         self._system: System | None = None
 
@@ -149,7 +168,7 @@ class Forecast:
             hello.device,
             hello.slowdown,
             hello.bandwidth_bytes_per_s,
-            hello.link_delay_s,
+            LinkView(LinkEstimator(hello.bandwidth_bytes_per_s, hello.link_delay_s, hello.steady)),
             self._network.decision_s,
         )
         self._peers[hello.device] = peer
@@ -167,10 +186,10 @@ class Forecast:
             return None
         peers = self._peers.values()
         slowdowns = tuple(peer.slowdown for peer in peers)
-        bandwidths = tuple(peer.bandwidth_bytes_per_s for peer in peers)
+        bandwidths = tuple(peer.declared_bytes_per_s for peer in peers)
         known = self._system
         if known is None or known.device_slowdown != slowdowns or known.bandwidth_bytes_per_s != bandwidths:
-            factor = self._edge.factor
+            factor = self.speed.factor
             exits = tuple(exit.with_edge_factor(factor) for exit in self._exits)
             self._system = System(exits, slowdowns, bandwidths, self._gain, self._network)
         return self._system
@@ -195,10 +214,11 @@ class Forecast:
             *queue.forecast(),
         )
         network = dataclasses.replace(
-            self._network, decision_s=peer.decision_s, link_delay_s=peer.link_delay_s
+            self._network, decision_s=peer.decision_s, link_delay_s=peer.link.belief.delay_s
         )
-        options = system.options(index, announce.size)
-        return Observation(task, now_s, options, backlog, "network", network)
+        options = system.options_at(index, announce.size, peer.link.bandwidth_bytes_per_s)
+        observation = Observation(task, now_s, options, backlog, "network", network)
+        return observation.weighed(peer.link.belief)
 
     def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
         """Count in what the policy chose. ValueError if it is none of the options."""
@@ -206,13 +226,13 @@ class Forecast:
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
         """The edge has computed what an edge of factor 1 computes in `predicted_s`."""
-        if self._edge.measured(predicted_s, measured_s):
+        if self.speed.measured(predicted_s, measured_s):
             self._system = None
 
     @property
     def edge_factor(self) -> float:
         """How much slower than its profile the edge computes at present."""
-        return self._edge.factor
+        return self.speed.factor
 
     def tail_s(self, decision: Decision, size: int) -> float:
         """Seconds that an edge of factor 1 takes to decode what crosses, and for the layers behind the cut."""

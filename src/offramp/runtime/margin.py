@@ -9,9 +9,9 @@ import numpy as np
 WINDOW = 24
 """Finished tasks that are remembered."""
 ENOUGH = 8
-"""Below so many, nothing is left unplanned."""
+"""Below so many, what has been asked for at the start is left unplanned: nothing, or what a profile's residuals say."""
 QUANTILE = 0.75
-"""Share of tasks whose lateness the margin covers."""
+"""Share of tasks whose lateness the margin covers unless another is asked for."""
 MOST = 0.3
 """Share of a budget that is left unplanned at most."""
 
@@ -20,17 +20,23 @@ class Margin:
     """A share of every budget that plans must leave free.
 
     A plan that just meets its deadline misses it about as often as not, and then all its work is for nothing.
+    `confidence` is the share of tasks whose lateness the margin covers, `excess` by how much predictions may be
+    exceeded as long as there are not tasks enough to tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, confidence: float = QUANTILE, excess: float = 0.0) -> None:
+        self._confidence = confidence
+        self._first = excess
         self._excess: deque[float] = deque(maxlen=WINDOW)
 
     @property
     def share(self) -> float:
         """In 0..MOST."""
         if len(self._excess) < ENOUGH:
-            return 0.0
-        return float(np.clip(np.quantile(np.array(self._excess), QUANTILE), 0.0, MOST))
+            return min(self._first, MOST)
+        return float(
+            np.clip(np.quantile(np.array(self._excess), self._confidence, method="higher"), 0.0, MOST)
+        )
 
     def finished(self, predicted_s: float, measured_s: float) -> None:
         """A task took `measured_s` from its arrival, and was predicted to take `predicted_s`."""

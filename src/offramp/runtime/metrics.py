@@ -57,6 +57,7 @@ class EdgeMetrics:
         yield GaugeMetricFamily("offramp_edge_devices", "Connected devices.", value=core.devices)
         yield GaugeMetricFamily("offramp_edge_queue", "Uploads that wait.", value=core.waiting)
         yield GaugeMetricFamily("offramp_edge_draining", "1 while it drains.", value=float(core.draining))
+        yield GaugeMetricFamily("offramp_edge_drift", "Slower than at the start by.", value=core.speed.drift)
         yield CounterMetricFamily("offramp_edge_announced", "Tasks announced.", value=counts.announced)
         yield CounterMetricFamily("offramp_edge_answered", "Tasks answered.", value=counts.answered)
         refused = CounterMetricFamily("offramp_edge_refused", "Tasks not served.", labels=["stage", "reason"])
@@ -126,6 +127,7 @@ class DeviceMetrics:
             "offramp_device_late_answers", "Answers after the end.", value=ledger.late_answers
         )
         yield GaugeMetricFamily("offramp_device_slowdown", "Measured, on the profile.", value=own.slowdown)
+        yield GaugeMetricFamily("offramp_device_drift", "Slower than at the start by.", value=own.speed.drift)
         yield GaugeMetricFamily(
             "offramp_device_bandwidth_bytes_per_second", "Of the uplink.", value=own.bandwidth_bytes_per_s
         )

@@ -10,7 +10,10 @@ from offramp.runtime.forecast import RunningSpeed
 
 
 class OwnSystem:
-    """One device as a `System`, which follows the speed that is measured."""
+    """One device as a `System`, which follows the speed that is measured.
+
+    `bandwidth_bytes_per_s` is what its link is taken for: as declared, until an edge says what it sees.
+    """
 
     def __init__(
         self,
@@ -20,7 +23,8 @@ class OwnSystem:
         link_delay_s: float = 0.0,
     ) -> None:
         self._exits = tuple(exits)
-        self._speed = RunningSpeed(slowdown)
+        self.speed = RunningSpeed(slowdown)
+        self._declared = bandwidth_bytes_per_s
         self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
         self.link_delay_s = link_delay_s
         self._gain = Gain()
@@ -29,8 +33,8 @@ class OwnSystem:
     def _build(self) -> System:
         return System(
             self._exits,
-            (self._speed.factor,),
-            (self.bandwidth_bytes_per_s,),
+            (self.speed.factor,),
+            (self._declared,),
             self._gain,
             NetworkTerms(decision_s=0.0, answer_s=0.0),
         )
@@ -43,11 +47,11 @@ class OwnSystem:
     @property
     def slowdown(self) -> float:
         """Factor on the profile's device times, as measured."""
-        return self._speed.factor
+        return self.speed.factor
 
     def options(self, size: int) -> OptionTable:
         """The choices for a task of `size` inputs."""
-        return self._system.options(0, size)
+        return self._system.options_at(0, size, self.bandwidth_bytes_per_s)
 
     def use_gain(self, gain: Gain) -> None:
         """Count gain as the edge does."""
@@ -57,5 +61,5 @@ class OwnSystem:
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
         """A computation that was predicted to take `predicted_s` at the present slowdown has been measured."""
-        if predicted_s > 0 and self._speed.measured(predicted_s / self._speed.factor, measured_s):
+        if predicted_s > 0 and self.speed.measured(predicted_s / self.speed.factor, measured_s):
             self._system = self._build()

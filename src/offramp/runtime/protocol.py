@@ -24,6 +24,7 @@ from offramp.model.tensors import Array, TensorSpec
 VERSION = 2
 MAX_TENSORS = 16
 MAX_CODECS = 64
+MAX_PADDING = 2**17
 FRAME_OVERHEAD_BYTES = 4096
 """More than everything in a frame beside the tensors' own bytes."""
 CONTROL_BYTES = 16 * 1024
@@ -41,6 +42,7 @@ Weight = Annotated[float, Meta(ge=0, le=1e6)]
 Factor = Annotated[float, Meta(gt=0, le=1e6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Token = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Padding = Annotated[bytes, Meta(max_length=MAX_PADDING)]
 Text = Annotated[str, Meta(max_length=400)]
 
 
@@ -91,7 +93,8 @@ class WireTensor(Struct, array_like=True, frozen=True, forbid_unknown_fields=Tru
 class Hello(Message, frozen=True):
     """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts.
 
-    `codecs` are those that the device can be told to use, beside sending tensors as they are.
+    `codecs` are those that the device can be told to use, beside sending tensors as they are. `steady`: whether the
+    device paces its uploads at that bandwidth, so that it can be taken at its word.
     """
 
     version: int
@@ -102,6 +105,7 @@ class Hello(Message, frozen=True):
     bandwidth_bytes_per_s: Rate
     link_delay_s: Seconds
     codecs: Annotated[tuple[CodecName, ...], Meta(max_length=MAX_CODECS)]
+    steady: bool
 
 
 class Announce(Message, frozen=True):
@@ -120,7 +124,6 @@ class Announce(Message, frozen=True):
     device_free_in_s: Seconds
     link_free_in_s: Seconds
     slowdown: Factor
-    bandwidth_bytes_per_s: Rate
     round_trip_s: Seconds
     margin: Share
 
@@ -129,6 +132,12 @@ class Withdraw(Message, frozen=True):
     """A decided task will not reach the edge, or its answer is no longer wanted."""
 
     sequence: Number
+
+
+class Sending(Message, frozen=True):
+    """The next message on the stream of tensors, of so many bytes, begins to cross."""
+
+    size_bytes: Number
 
 
 class Ping(Message, frozen=True):
@@ -164,7 +173,10 @@ class Refused(Message, frozen=True):
 
 
 class Verdict(Message, frozen=True):
-    """The decision on a task; exit 0 turns it away for `reason`. Predicted instants count from its arrival."""
+    """The decision on a task; exit 0 turns it away for `reason`. Predicted instants count from its arrival.
+
+    `bandwidth_bytes_per_s` is what the edge takes the device's uplink for.
+    """
 
     sequence: Number
     exit: Choice
@@ -175,6 +187,7 @@ class Verdict(Message, frozen=True):
     send_s: Signed
     edge_start_s: Signed
     finish_s: Signed
+    bandwidth_bytes_per_s: Rate
 
 
 class Pong(Message, frozen=True):
@@ -219,6 +232,12 @@ class CodedUpload(Message, frozen=True):
     payload: memoryview
 
 
+class Probe(Message, frozen=True):
+    """Nothing but bytes, whose way shows how the link is."""
+
+    padding: Padding
+
+
 class Answer(Message, frozen=True):
     """The logits of a task, and the seconds that it waited and took on the edge."""
 
@@ -235,9 +254,9 @@ class Declined(Message, frozen=True):
     reason: Refusal
 
 
-FromDevice = Hello | Announce | Withdraw | Ping | Bye
+FromDevice = Hello | Announce | Withdraw | Sending | Ping | Bye
 ToDevice = Welcome | Refused | Verdict | Pong | Closing
-FromUploader = Attach | Upload | CodedUpload
+FromUploader = Attach | Upload | CodedUpload | Probe
 ToUploader = Answer | Declined
 
 _Kind = TypeVar("_Kind")

@@ -1,6 +1,6 @@
 """A device's uplink as arithmetic: when what is handed to it has crossed.
 
-The device paces its uploads by these; nothing here waits or reads a clock.
+The device paces its uploads by these, and the simulator lays them out; nothing here waits or reads a clock.
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ class Link(Protocol):
         ...
 
     @property
+    def steady(self) -> bool:
+        """Whether it carries that at every moment."""
+        ...
+
+    @property
     def delay_s(self) -> float:
         """One-way delay beside the time on the wire; it does not occupy the link."""
         ...
 
-    def carry(self, ready_s: float, size_bytes: int) -> float:
+    def carry(self, ready_s: float, size_bytes: float) -> float:
         """Hand an upload over at `ready_s`; the instant at which the link is free of it."""
         ...
 
@@ -53,7 +58,12 @@ class RateLink:
     delay_s: float = 0.0
     _free_s: float = field(default=-math.inf, init=False)
 
-    def carry(self, ready_s: float, size_bytes: int) -> float:
+    @property
+    def steady(self) -> bool:
+        """See `Link`."""
+        return True
+
+    def carry(self, ready_s: float, size_bytes: float) -> float:
         """See `Link`."""
         start_s = max(ready_s, self._free_s)
         taken_s = float(
@@ -82,7 +92,12 @@ class TraceLink:
         """The recording's mean."""
         return len(self.instants_ms) * PACKET_BYTES * 1000.0 / float(self.instants_ms[-1])
 
-    def carry(self, ready_s: float, size_bytes: int) -> float:
+    @property
+    def steady(self) -> bool:
+        """See `Link`."""
+        return False
+
+    def carry(self, ready_s: float, size_bytes: float) -> float:
         """See `Link`. An opportunity carries one packet of one upload, and is gone if none waits for it."""
         first = max(self._used, self._first_from(ready_s))
         self._used = first + max(1, math.ceil(size_bytes / PACKET_BYTES))

@@ -1,0 +1,141 @@
+"""Recorded links in the simulator: the same arithmetic as the shaper's, and `network` where links are steady."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offramp.instance import Instance
+from offramp.link import RateLink, TraceLink
+from offramp.link_estimate import Assumed, Belief, LinkEstimator
+from offramp.linked_state import LinkedState, Replay
+from offramp.observation import Observation
+from offramp.policies import Context, make_policy
+from offramp.policies.greedy import Myopic
+from offramp.schedule import ScheduledTask
+from offramp.simulator import simulate
+from offramp.state import NetworkState
+from offramp.task import DROP, Decision
+from strategies import instances
+
+
+class Noted:
+    """A link that keeps what it was handed and when it was free of it."""
+
+    def __init__(self, link: RateLink | TraceLink) -> None:
+        self._link = link
+        self.uploads: list[tuple[float, float, float]] = []
+        self.bandwidth_bytes_per_s = link.bandwidth_bytes_per_s
+        self.delay_s = link.delay_s
+
+    def carry(self, ready_s: float, size_bytes: float) -> float:
+        crossed_s = self._link.carry(ready_s, size_bytes)
+        self.uploads.append((ready_s, size_bytes, crossed_s))
+        return crossed_s
+
+
+class Drawn:
+    """Any option at all, as a seed has it."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def decide(self, observation: Observation) -> Decision:
+        options = observation.options
+        row = int(self._rng.integers(-1, len(options)))
+        return DROP if row < 0 else Decision(int(options.exit[row]), int(options.cut[row]))
+
+
+def play(instance: Instance, policy: Myopic | Drawn, state: NetworkState) -> list[ScheduledTask]:
+    for task in instance.tasks:
+        observation = state.observe(task)
+        state.commit(observation, policy.decide(observation))
+    return state.rows()
+
+
+def assumed(rates: Sequence[float], delay_s: float) -> list[Belief]:
+    return [Assumed(rate, delay_s) for rate in rates]
+
+
+@given(instances(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
+def test_known_steady_links_are_the_network_model(instance: Instance, seed: int) -> None:
+    system = instance.system
+    rates, delay_s = system.bandwidth_bytes_per_s, system.network.link_delay_s
+    for policy in (Myopic, lambda: Drawn(seed)):
+        links = [RateLink(rate, delay_s) for rate in rates]
+        linked = LinkedState(system, links, assumed(rates, delay_s))
+        assert play(instance, policy(), linked) == play(instance, policy(), NetworkState(system))
+
+
+def some_trace(seed: int) -> TraceLink:
+    """About 1 Mbit/s with pauses of up to a second, 3 s long."""
+    rng = np.random.default_rng(seed)
+    gaps_ms = np.where(rng.random(250) < 0.02, rng.integers(100, 1000, 250), rng.integers(0, 24, 250))
+    return TraceLink(np.append(np.minimum(np.cumsum(gaps_ms), 2999), 3000).astype(np.int64))
+
+
+@given(instances(), st.integers(0, 100), st.booleans())
+@settings(max_examples=50)
+def test_uploads_cross_when_the_shaper_says(instance: Instance, seed: int, estimate: bool) -> None:
+    """Each upload is in the shaper's hands once its head is done, and reaches the edge when the shaper lets it."""
+    system = instance.system
+    delay_s = system.network.link_delay_s
+    replay = Replay(some_trace(seed))
+    links = [Noted(link) for link in replay.links(system)]
+    beliefs = [
+        LinkEstimator(rate, delay_s) if estimate else Assumed(rate, delay_s)
+        for rate in system.bandwidth_bytes_per_s
+    ]
+    rows = play(instance, Drawn(seed), LinkedState(system, links, beliefs))
+    shapers = replay.links(system)
+    for link, shaper in zip(links, shapers, strict=True):
+        for ready_s, size_bytes, crossed_s in link.uploads:
+            assert shaper.carry(ready_s, size_bytes) == crossed_s
+        # One at a time.
+        for (_, _, crossed_s), (ready_s, _, _) in zip(link.uploads, link.uploads[1:], strict=False):
+            assert ready_s >= crossed_s
+    for task, row in zip(instance.tasks, rows, strict=True):
+        if row.edge_start_s is None:
+            continue
+        options = system.options(task.device, task.size)
+        size_bytes = float(system.crossing_bytes(task.size)[options.index(row.exit, row.cut)])
+        assert row.send_s is not None
+        carried = [
+            crossed_s + delay_s
+            for ready_s, size, crossed_s in links[task.device].uploads
+            if size == size_bytes and ready_s >= row.send_s - 1e-12
+        ]
+        assert any(arrival_s <= row.edge_start_s for arrival_s in carried)
+
+
+def test_a_link_declared_far_too_slow_is_found_out() -> None:
+    """With the declared rate nothing is ever uploaded; the estimate must come to upload."""
+    from offramp.cli.arguments import exits_of
+    from offramp.experiments.cells import seeded_instance
+    from offramp.scenario import Scenario
+
+    scenario = Scenario(tasks=400, devices=1, bandwidth_bytes_per_s=1000.0, device_slowdown=60.0)
+    instance = seeded_instance(scenario, exits_of(None), seed=0)
+    fast = TraceLink(np.arange(1, 10_001, dtype=np.int64))
+    policy = make_policy("myopic", Context(instance.system, "network", instance.scenario))
+    stuck = simulate(instance, policy, "network", Replay(fast, assumed=1000.0))
+    assert all(row.edge_start_s is None for row in stuck.tasks)
+    found = simulate(instance, policy, "network", Replay(fast))
+    last = found.tasks[200:]
+    assert sum(row.edge_start_s is not None for row in last) > 0.5 * len(last)
+    assert found.gain > stuck.gain
+
+
+@pytest.mark.parametrize("policy", ["myopic", "planner", "lookahead"])
+def test_the_same_seed_gives_the_same_bytes(policy: str) -> None:
+    from offramp.cli.arguments import exits_of
+    from offramp.experiments.cells import Cell, run_cell
+    from offramp.scenario import Scenario
+
+    cell = Cell(Scenario(tasks=60), policy, "network", (3,), Replay(some_trace(1)))
+    assert run_cell(cell, exits_of(None)) == run_cell(cell, exits_of(None))
