@@ -14,9 +14,9 @@ from offramp.link import Link, TraceLink
 from offramp.link_estimate import NOTHING_PENDING, Assumed, Belief, LinkEstimator, Pending, probe_bytes
 from offramp.observation import Backlog, Observation
 from offramp.options import System
-from offramp.schedule import DROPPED, ScheduledTask
-from offramp.state import EdgeJob, NetworkState, placed_task
-from offramp.task import Decision, Task
+from offramp.schedule import ScheduledTask
+from offramp.state import EdgeJob, NetworkState
+from offramp.task import Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,40 +173,15 @@ class LinkedState(NetworkState):
         network = dataclasses.replace(self._system.network, link_delay_s=uplink.belief.delay_s)
         return Observation(task, now_s, options, backlog, "network", network).weighed(uplink.belief)
 
-    def commit(self, observation: Observation, decision: Decision) -> None:
-        """See `State`."""
-        task, options = observation.task, observation.options
-        self._tasks.append(task)
-        if decision.exit == 0:
-            self._rows.append(DROPPED)
-            return
-        row = options.row_of(decision)
-        device_start_s, send_s, sent_s, arrival_s = (
-            float(instant)
-            for instant in equations.network_arrival(
-                observation.ready_s,
-                self._device_free_s[task.device],
-                self._link_free_s[task.device],
-                observation.network.link_delay_s,
-                options.head_s[row],
-                options.upload_s[row],
-            )
-        )
-        if not equations.on_time(device_start_s, task.deadline_s):
-            self._rows.append(placed_task(decision, None, None))
-            return
-        self._device_free_s[task.device] = send_s
-        self._rows.append(placed_task(decision, device_start_s, send_s))
-        number = len(self._rows) - 1
-        if options.local[row]:
-            self._finish(number, None)
-            return
-        tail_s = float(options.tail_s[row])
+    def _upload(self, job: EdgeJob, row: int, ready_s: float, sent_s: float) -> None:
+        """See `NetworkState`; `sent_s` is what is believed, and what crosses follows the link."""
+        task = self._tasks[job.order]
         size_bytes = float(self._system.crossing_bytes(task.size)[row])
-        self._uplinks[task.device].waiting.append(Upload(number, send_s, size_bytes, task.deadline_s, tail_s))
-        if equations.on_time(arrival_s, task.deadline_s):
+        upload = Upload(job.order, ready_s, size_bytes, task.deadline_s, job.tail_s)
+        self._uplinks[task.device].waiting.append(upload)
+        if equations.on_time(job.arrival_s, job.deadline_s):
             self._link_free_s[task.device] = sent_s
-            self._expected[number] = EdgeJob(arrival_s, number, tail_s, task.deadline_s, number)
+            self._expected[job.order] = job
 
     def rows(self) -> list[ScheduledTask]:
         """See `State`."""

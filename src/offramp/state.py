@@ -184,7 +184,7 @@ class NetworkState:
 
     def commit(self, observation: Observation, decision: Decision) -> None:
         """See `State`. A head that could only start, or an upload that could only arrive, too late is not started."""
-        task, options, network = observation.task, observation.options, self._system.network
+        task, options = observation.task, observation.options
         self._tasks.append(task)
         if decision.exit == 0:
             self._rows.append(DROPPED)
@@ -196,7 +196,7 @@ class NetworkState:
                 observation.ready_s,
                 self._device_free_s[task.device],
                 self._link_free_s[task.device],
-                network.link_delay_s,
+                observation.network.link_delay_s,
                 options.head_s[row],
                 options.upload_s[row],
             )
@@ -210,11 +210,14 @@ class NetworkState:
         if options.local[row]:
             self._finish(number, None)
             return
-        if not equations.on_time(arrival_s, task.deadline_s):
-            return
-        self._link_free_s[task.device] = sent_s
-        tail_s = float(options.tail_s[row])
-        self._queue.add(EdgeJob(arrival_s, number, tail_s, task.deadline_s, number))
+        job = EdgeJob(arrival_s, number, float(options.tail_s[row]), task.deadline_s, number)
+        self._upload(job, row, send_s, sent_s)
+
+    def _upload(self, job: EdgeJob, row: int, ready_s: float, sent_s: float) -> None:
+        """Let what a task's head has made at `ready_s` cross, by `sent_s`, for the edge to serve it as `job`."""
+        if equations.on_time(job.arrival_s, job.deadline_s):
+            self._link_free_s[self._tasks[job.order].device] = sent_s
+            self._queue.add(job)
 
     def rows(self) -> list[ScheduledTask]:
         """See `State`."""
