@@ -217,10 +217,17 @@ LINEAR_WITHIN = 0.15
 """A layer counts as linear in the size if its line is this close to every median, relative."""
 
 
+CONFIDENCES = (0.5, 0.99)
+"""Least and greatest probability that a profile's quantiles speak of."""
+
+
 def check_confidence(confidence: float) -> None:
     """Raises OfframpError unless the probability is one that a profile's quantiles speak of."""
-    if not 0.5 <= confidence <= 0.99:
-        raise OfframpError("confidence", confidence, "in 0.5..0.99", "0.95 leaves out one task in twenty")
+    least, most = CONFIDENCES
+    if not least <= confidence <= most:
+        raise OfframpError(
+            "confidence", confidence, f"in {least}..{most}", "0.95 leaves out one task in twenty"
+        )
 
 
 def residual_excess(profile: HostProfile, confidence: float) -> float:

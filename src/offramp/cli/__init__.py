@@ -10,6 +10,7 @@ import typer
 from offramp import __version__
 from offramp.cli import doctor, figures, model, policy, runtime, simulation, solve, training
 from offramp.cli.certs import certs
+from offramp.cli.config import config
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command()(training.attach_exits)
 app.command()(training.export)
 app.command()(policy.train_policy)
 app.add_typer(certs)
+app.add_typer(config)
 
 
 def main() -> None:

@@ -26,9 +26,11 @@ from offramp.cli.arguments import (
     progress_bar,
     scenario_from,
 )
+from offramp.cli.config import from_file
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.policies import POLICIES
 from offramp.runtime import report_handshakes
+from offramp.runtime.configuration import DeviceConfig, EdgeConfig
 from offramp.runtime.logs import start_logging
 from offramp.runtime.outcomes import End
 from offramp.task import UNCODED
@@ -67,26 +69,36 @@ EdgeCodecs = Annotated[
         help="Codecs that decisions may name, with commas, or all; without it tensors cross as they are.",
     ),
 ]
+_CONFIG_HELP = "TOML file with the settings of edge and devices; other options win over it."
+EdgeFile = Annotated[
+    Path | None, typer.Option("--config", is_eager=True, callback=from_file("edge"), help=_CONFIG_HELP)
+]
+DeviceFile = Annotated[
+    Path | None, typer.Option("--config", is_eager=True, callback=from_file("device"), help=_CONFIG_HELP)
+]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+_EDGE, _DEVICE = EdgeConfig(), DeviceConfig()
+"""The options' defaults are those of the file."""
 
 
 def edge(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 7077,
-    bundle: RuntimeBundle = None,
-    policy: PolicyName = None,
-    policy_file: PolicyFile = None,
+    config: EdgeFile = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = _EDGE.host,
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = _EDGE.port,
+    bundle: RuntimeBundle = _EDGE.bundle,
+    policy: PolicyName = _EDGE.policy,
+    policy_file: PolicyFile = _EDGE.policy_file,
     scenario: Annotated[
         Path | None, typer.Option("--scenario", help="What the policy may know of the tasks to come.")
-    ] = None,
-    adapt: Adapt = True,
-    seed: Seed = 0,
-    max_size: MaxSize = 32,
-    codecs: EdgeCodecs = "",
-    certs: Certs = None,
-    insecure: Insecure = False,
-    metrics_port: MetricsPort = None,
-    log_format: LogFormat = "text",
+    ] = _EDGE.scenario,
+    adapt: Adapt = _EDGE.adapt,
+    seed: Seed = _EDGE.seed,
+    max_size: MaxSize = _EDGE.max_size,
+    codecs: EdgeCodecs = _EDGE.codecs,
+    certs: Certs = _EDGE.certs,
+    insecure: Insecure = _EDGE.insecure,
+    metrics_port: MetricsPort = _EDGE.metrics_port,
+    log_format: LogFormat = _EDGE.log_format,
     supervised: Supervised = False,
 ) -> None:
     """Serve devices: decide each of their tasks, and compute what they send."""
@@ -127,37 +139,39 @@ Confidence = Annotated[
 def device(
     edge: Annotated[str, typer.Option("--edge", help="The edge, HOST:PORT.")],
     id: Annotated[str, typer.Option("--id", help="Name of this device, one of a kind on its edge.")],
-    tasks: Annotated[int, typer.Option("--tasks", help="Tasks to play.")] = 100,
-    p: Annotated[float, typer.Option("--p", help="Probability that a slot brings this device a task.")] = 0.1
-    / 3,
-    k: Annotated[float, typer.Option("--k", help="Slots of budget for each input, > 0.")] = 3.0,
-    slot_s: SlotLength = None,
-    seed: Seed = 0,
-    data: Data = None,
-    bundle: RuntimeBundle = None,
+    config: DeviceFile = None,
+    tasks: Annotated[int, typer.Option("--tasks", help="Tasks to play.")] = _DEVICE.tasks,
+    p: Annotated[
+        float, typer.Option("--p", help="Probability that a slot brings this device a task.")
+    ] = _DEVICE.p,
+    k: Annotated[float, typer.Option("--k", help="Slots of budget for each input, > 0.")] = _DEVICE.k,
+    slot_s: SlotLength = _DEVICE.slot_s,
+    seed: Seed = _DEVICE.seed,
+    data: Data = _DEVICE.data,
+    bundle: RuntimeBundle = _DEVICE.bundle,
     slowdown: Annotated[
         float, typer.Option("--slowdown", help="Stand for a device so many times slower than this machine.")
-    ] = 1.0,
-    rate: Annotated[str, typer.Option("--rate", help="Uplink's rate.")] = "1000kbit",
-    delay: Annotated[str, typer.Option("--delay", help="Uplink's one-way delay.")] = "0ms",
+    ] = _DEVICE.slowdown,
+    rate: Annotated[str, typer.Option("--rate", help="Uplink's rate.")] = _DEVICE.rate,
+    delay: Annotated[str, typer.Option("--delay", help="Uplink's one-way delay.")] = _DEVICE.delay,
     link_trace: Annotated[
         Path | None, typer.Option("--link-trace", help="Recorded uplink (Mahimahi) in place of the rate.")
-    ] = None,
+    ] = _DEVICE.link_trace,
     journal: Annotated[
         Path | None, typer.Option("--journal", help="File that keeps every task and its end across crashes.")
-    ] = None,
-    confidence: Confidence = None,
-    max_size: MaxSize = 32,
+    ] = _DEVICE.journal,
+    confidence: Confidence = _DEVICE.confidence,
+    max_size: MaxSize = _DEVICE.max_size,
     codecs: Annotated[
         str, typer.Option("--codecs", help="Codecs that the edge may name; empty for none.")
-    ] = "all",
+    ] = _DEVICE.codecs,
     tasks_file: Annotated[Path | None, typer.Option("--tasks-file", hidden=True)] = None,
-    certs: Certs = None,
-    insecure: Insecure = False,
-    metrics_port: MetricsPort = None,
-    log_format: LogFormat = "text",
+    certs: Certs = _DEVICE.certs,
+    insecure: Insecure = _DEVICE.insecure,
+    metrics_port: MetricsPort = _DEVICE.metrics_port,
+    log_format: LogFormat = _DEVICE.log_format,
     supervised: Supervised = False,
-    json_: JsonFlag = False,
+    json_: JsonFlag = _DEVICE.json_,
 ) -> None:
     """Play a stream of tasks through an edge; ends with what became of them."""
     start_logging(log_format)

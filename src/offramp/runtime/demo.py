@@ -20,8 +20,9 @@ from offramp.model.bundle import Bundle
 from offramp.model.codecs import chosen_codecs
 from offramp.options import worthwhile
 from offramp.profile import ExitCoefficients, check_confidence
+from offramp.runtime.configuration import check_policy_name
 from offramp.runtime.device_main import FROM_SUPERVISOR
-from offramp.runtime.edge_main import check_policy_name, exits_with
+from offramp.runtime.edge_main import exits_with
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Child, ChildError

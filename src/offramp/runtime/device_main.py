@@ -22,7 +22,7 @@ from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
-from offramp.runtime.protocol import is_name
+from offramp.runtime.protocol import check_name
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
@@ -74,13 +74,7 @@ def run_device(
         raise OfframpError(
             "slowdown", settings.slowdown, "must be >= 1", "a device cannot be faster than its machine"
         )
-    if not is_name(settings.device):
-        raise OfframpError(
-            "id",
-            settings.device,
-            "1 to 64 letters, digits, dots, dashes, underscores",
-            "choose a plainer one",
-        )
+    check_name(settings.device)
     check_max_size(settings.max_size)
     if settings.confidence is not None:
         check_confidence(settings.confidence)

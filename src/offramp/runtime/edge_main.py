@@ -16,9 +16,10 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.model.codecs import chosen_codecs, largest_payload
 from offramp.options import Gain, NetworkTerms, System, worthwhile
-from offramp.policies import POLICIES, Context, Policy, make_policy
+from offramp.policies import Context, Policy, make_policy
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients, measured_codecs
+from offramp.runtime.configuration import LAST_PORT, MOST_INPUTS, check_policy_name
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
@@ -32,9 +33,6 @@ from offramp.scenario import Scenario, load_scenario
 if TYPE_CHECKING:
     from offramp.model.bundle import Bundle
     from offramp.model.executor import ChainExecutor
-
-MOST_INPUTS = 1000
-"""No task may be larger than this, whatever the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +55,6 @@ class EdgeSettings:
     insecure: bool
     metrics_port: int | None
     supervised: bool
-
-
-def check_policy_name(name: str) -> None:
-    """Raises OfframpError if there is no such policy."""
-    if name not in POLICIES:
-        raise OfframpError("policy", name, f"one of {', '.join(sorted(POLICIES))}", "choose one of these")
 
 
 def check_max_size(max_size: int) -> None:
@@ -101,8 +93,8 @@ def run_edge(settings: EdgeSettings) -> None:
     """Serve until SIGINT or SIGTERM, then drain. Raises OfframpError for settings that cannot be used."""
     check_exposure("host", settings.host, encrypted=settings.certs is not None, insecure=settings.insecure)
     check_policy_name(settings.policy)
-    if not 0 <= settings.port <= 65535:
-        raise OfframpError("port", settings.port, "in 0..65535, 0 for a free one", "choose another")
+    if not 0 <= settings.port <= LAST_PORT:
+        raise OfframpError("port", settings.port, f"in 0..{LAST_PORT}, 0 for a free one", "choose another")
     check_max_size(settings.max_size)
     from offramp.model.bundle import load_bundle
 

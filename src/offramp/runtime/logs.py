@@ -75,10 +75,15 @@ class Aside(logging.Handler):
         self._thread.join(_LAST_WORDS_S)
 
 
-def start_logging(form: str, *, level: int = logging.WARNING) -> None:
-    """Send this process's logs to standard error. Raises OfframpError for an unknown format."""
+def check_log_format(form: str) -> None:
+    """Raises OfframpError if logs cannot be written so."""
     if form not in FORMATS:
         raise OfframpError("log-format", form, f"one of {', '.join(FORMATS)}", "choose one of these")
+
+
+def start_logging(form: str, *, level: int = logging.WARNING) -> None:
+    """Send this process's logs to standard error. Raises OfframpError for an unknown format."""
+    check_log_format(form)
     handler = Aside()
     handler.setFormatter(
         JsonLines()

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from offramp.errors import OfframpError
 from offramp.model.tensors import Array, TensorSpec
 
 VERSION = 2
@@ -361,3 +362,10 @@ def is_name(text: str) -> bool:
 def fits(value: Any) -> float:
     """A duration as messages hold it: clipped into their range."""
     return min(max(float(value), -1e7), 1e7)
+
+
+def check_name(text: str) -> None:
+    """Raises OfframpError unless a device may be called this."""
+    if not is_name(text):
+        allowed = "1 to 64 letters, digits, dots, dashes, underscores"
+        raise OfframpError("id", text, allowed, "choose a plainer one")
