@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offramp import __version__
-from offramp.cli import doctor, figures, model, policy, runtime, simulation, solve, training
+from offramp.cli import demo, doctor, figures, model, policy, runtime, simulation, solve, training
 from offramp.cli.certs import certs
 from offramp.cli.config import config
 from offramp.errors import OfframpError
@@ -46,10 +46,10 @@ app.command()(model.evaluate)
 app.command()(model.profile)
 app.command()(figures.figure)
 app.command()(doctor.doctor)
-app.command()(runtime.demo)
+app.command()(demo.demo)
 app.command()(runtime.edge)
 app.command()(runtime.device)
-app.command()(runtime.replay)
+app.command()(demo.replay)
 app.command()(training.train_model)
 app.command()(training.attach_exits)
 app.command()(training.export)

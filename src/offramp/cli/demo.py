@@ -1,0 +1,167 @@
+"""`offramp demo`, and `replay` of what it recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from offramp.cli.arguments import (
+    Adapt,
+    ArrivalProbability,
+    Assume,
+    BudgetFactor,
+    Devices,
+    JsonFlag,
+    ScenarioFile,
+    Seed,
+    SlotLength,
+    errors,
+    print_json,
+    progress_bar,
+    scenario_from,
+)
+from offramp.cli.report import counts_table, options_table
+from offramp.cli.runtime import (
+    Confidence,
+    Data,
+    EdgeCodecs,
+    PolicyFile,
+    PolicyName,
+    RuntimeBundle,
+    policy_or_default,
+)
+from offramp.errors import MissingExtraError, OfframpError
+
+if TYPE_CHECKING:
+    from offramp.runtime.demo import DemoRun
+    from offramp.runtime.outcomes import TaskRecord
+
+
+def demo(
+    tasks: Annotated[int, typer.Option("--tasks", help="Tasks in the stream.")] = 100,
+    devices: Devices = None,
+    policy: PolicyName = None,
+    policy_file: PolicyFile = None,
+    data: Data = None,
+    scenario: ScenarioFile = None,
+    assume: Assume = None,
+    adapt: Adapt = True,
+    seed: Seed = 0,
+    p: ArrivalProbability = None,
+    k: BudgetFactor = None,
+    slot_s: SlotLength = None,
+    bundle: RuntimeBundle = None,
+    codecs: EdgeCodecs = "",
+    confidence: Confidence = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the picture and run.json.")
+    ] = Path("demo-output"),
+    json_: JsonFlag = False,
+) -> None:
+    """Run an edge and devices as real processes on this machine, and show what came of their tasks."""
+    import numpy as np
+
+    from offramp.model.bundle import load_bundle
+    from offramp.runtime.demo import DemoSettings, check_settings, run_demo
+    from offramp.runtime.samples import samples_for
+    from offramp.scenario import load_scenario
+    from offramp.validation import dump_json, write_atomically
+
+    drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    told = drawn_from if assume is None else load_scenario(assume)
+    chosen = policy_or_default(policy)
+    settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs, confidence)
+    check_settings(settings)
+    loaded = load_bundle(bundle)
+    samples = samples_for(loaded, data, np.random.default_rng(seed))
+    if samples.labels is None:
+        errors.print(
+            f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data.",
+            soft_wrap=True,
+        )
+    with progress_bar(json_) as progress:
+        bar = progress.add_task("starting", total=drawn_from.tasks)
+
+        def show(doing: str, ended: int, record: TaskRecord | None) -> None:
+            progress.update(bar, description=doing, completed=ended)
+
+        run = run_demo(settings, loaded, samples, show)
+    files = _write_run(run, output)
+    if record is not None:
+        write_atomically(record, dump_json(run.to_dict()))
+    if json_:
+        print_json(run.summary | files)
+        return
+    console = Console()
+    console.print(
+        counts_table(run.summary, f"{chosen}, {drawn_from.tasks} tasks on {run.summary['devices']} devices")
+    )
+    console.print(options_table(run))
+    if run.summary["notice"] is not None:
+        console.print(f"note: {run.summary['notice']}")
+    for what, path in files.items():
+        console.print(f"{what}: {path}")
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run.json of the demo.")],
+    json_: JsonFlag = False,
+) -> None:
+    """Simulate a recorded run under network timing, and hold both against each other task by task."""
+    from offramp.runtime.replay import load_run
+    from offramp.runtime.replay import replay as simulate_again
+
+    report = simulate_again(load_run(run))
+    if json_:
+        print_json(report)
+        return
+    table = Table(title=f"{run}: medians, ms")
+    for heading in ("stage", "measured", "simulated", "difference", "tasks"):
+        table.add_column(heading, justify="right")
+    for stage, medians in report["stages"].items():
+        if medians is not None:
+            times = [medians[name] for name in medians if name.endswith("_s")]
+            shown = [f"{1000 * seconds:.1f}" for seconds in times]
+            table.add_row(stage.removesuffix("_s"), *shown, str(medians["tasks"]))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"on time: run {report['on_time_share']:.1%}, simulated with its decisions "
+        f"{report['same_decisions_on_time_share']:.1%}, with its policy {report['simulated_on_time_share']:.1%}"
+    )
+    if report["finish_error"]:
+        error = report["finish_error"]
+        console.print(
+            f"finish off by {error['median']:.1%} of the budget in the median, 95 %: {error['p95']:.1%}"
+        )
+
+
+def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:
+    """Write run.json and the picture; what was written. A picture that cannot be drawn is only said."""
+    from offramp.runtime.picture import draw_run
+    from offramp.validation import write_atomically
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OfframpError(
+            "output", str(folder), f"cannot be made ({error.strerror})", "name another"
+        ) from None
+    written = {"run": str(folder / "run.json")}
+    write_atomically(folder / "run.json", json.dumps(run.to_dict(), allow_nan=False) + "\n")
+    title = f"{run.policy}: {run.summary['on_time']} of {run.summary['submitted']} on time"
+    try:
+        picture = draw_run(run.instance.tasks, run.records, run.instance.system.devices, title)
+    except MissingExtraError as error:
+        errors.print(f"No picture: {error}")
+        return written
+    write_atomically(folder / "run.svg", picture)
+    return written | {"picture": str(folder / "run.svg")}
