@@ -186,9 +186,12 @@ def test_medians_that_rise_are_kept_and_others_made_to(medians_s: list[float]) -
     assert min(medians_s) <= found[0]
     assert found[-1] <= max(medians_s)
     assert rising(np.array(sorted(medians_s))) == tuple(sorted(medians_s))
-    # None of the medians' own values, kept from falling, is nearer to all the medians.
-    deviation = float(np.abs(np.array(found) - medians_s).sum())
-    assert deviation <= float(np.abs(np.maximum.accumulate(medians_s) - medians_s).sum()) + 1e-9
+    # The least deviation of numbers that do not fall, by dynamic programming: some of the medians reach it.
+    values = np.unique(medians_s)
+    least = np.zeros(len(values))
+    for median_s in medians_s:
+        least = np.minimum.accumulate(least) + np.abs(values - median_s)
+    assert float(np.abs(np.array(found) - medians_s).sum()) == pytest.approx(least.min(), abs=1e-9)
 
 
 def test_one_wild_size_in_ten_is_no_reason_for_a_table() -> None:

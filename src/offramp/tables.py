@@ -12,7 +12,7 @@ from offramp import equations
 from offramp.equations import FloatArray
 
 Side = Literal["device", "edge"]
-LINEAR_WITHIN = 0.15
+LINEAR_WITHIN = 0.08
 """A median is on a line if it is this close to it, relative."""
 OFF_THE_LINE = 0.1
 """Share of the sizes at which a layer that counts as linear may be off its line: fits bear with as many, too."""
