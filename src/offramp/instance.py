@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from offramp.errors import OfframpError
 from offramp.options import Gain, NetworkTerms, System
 from offramp.profile import CodedCut, ExitCoefficients
 from offramp.scenario import Scenario
+from offramp.tables import LayerTable, Side
 from offramp.task import UNCODED, Task
 from offramp.validation import dump_json, parse_json, parse_value, read_text
 
@@ -44,6 +45,25 @@ class CodedCutModel(BaseModel):
     output_bytes: Row
 
 
+class TableModel(BaseModel):
+    """Seconds of one layer, in place of its row: pairs [size, seconds], sizes ascending, seconds not falling."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    side: Side
+    layer: PositiveInt
+    points: Annotated[tuple[tuple[PositiveInt, NonNegativeFloat], ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _rises(self) -> TableModel:
+        for (left, low_s), (right, high_s) in pairwise(self.points):
+            if right <= left or high_s < low_s:
+                raise ValueError(
+                    f"points at sizes {left} and {right}: sizes must ascend, seconds must not fall"
+                )
+        return self
+
+
 class ExitModel(BaseModel):
     """One exit of the file: rows are [slope, intercept]."""
 
@@ -54,6 +74,7 @@ class ExitModel(BaseModel):
     edge_s: Annotated[tuple[Row, ...], Field(min_length=1)]
     output_bytes: Annotated[tuple[Row, ...], Field(min_length=2)]
     codecs: tuple[CodedCutModel, ...] = ()
+    tables: tuple[TableModel, ...] = ()
 
     @model_validator(mode="after")
     def _lengths(self) -> ExitModel:
@@ -69,6 +90,12 @@ class ExitModel(BaseModel):
                 raise ValueError(f"codecs.{number}.cut = {cut}: must be in 0..{layers - 1}")
             if codec == UNCODED or (cut, codec) in choices[:number]:
                 raise ValueError(f"codecs.{number}: {codec} at cut {cut} is there already")
+        places = [(table.side, table.layer) for table in self.tables]
+        for number, (side, layer) in enumerate(places):
+            if layer > layers:
+                raise ValueError(f"tables.{number}.layer = {layer}: must be in 1..{layers}")
+            if (side, layer) in places[:number]:
+                raise ValueError(f"tables.{number}: layer {layer} on the {side} has one already")
         return self
 
 
@@ -185,6 +212,7 @@ def _instance(model: InstanceModel, source: str) -> Instance:
                 )
                 for coded in exit.codecs
             ),
+            tables=tuple(LayerTable(table.side, table.layer, table.points) for table in exit.tables),
         )
         for exit in model.exits
     )

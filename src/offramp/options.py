@@ -64,8 +64,8 @@ class CutCosts(NamedTuple):
 
 def cut_costs(exit: ExitCoefficients, size: int) -> CutCosts:
     """Cuts 0..l as they are, then the exit's coded cuts: encoding follows the head, decoding precedes the tail."""
-    head_s = equations.head_durations(equations.linear(exit.device_s, size))
-    tail_s = equations.tail_durations(equations.linear(exit.edge_s, size))
+    head_s = equations.head_durations(exit.layer_s("device", size))
+    tail_s = equations.tail_durations(exit.layer_s("edge", size))
     output_bytes = equations.linear(exit.output_bytes, size)
     cut = np.arange(exit.layers + 1)
     plain = np.full(len(cut), UNCODED)

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
+from offramp.tables import LayerTable, Side, layer_durations
 from offramp.task import UNCODED
 from offramp.validation import parse_json, read_text
 
@@ -43,7 +51,7 @@ class CodedCut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExitCoefficients:
-    """Linear predictions for the l layers of one exit's path (f⁰, f¹, f² of Section II-A).
+    """Predictions for the l layers of one exit's path (f⁰, f¹, f² of Section II-A): lines, and tables for some.
 
     Attributes:
         accuracy: share of inputs answered right at this exit, in (0, 1], A_m.
@@ -51,6 +59,7 @@ class ExitCoefficients:
         edge_s: (l, 2), the same on the edge.
         output_bytes: (l + 1, 2), bytes that cross at each cut; row 0 is the task's own input.
         codecs: other ways for what crosses, beside crossing as it is.
+        tables: of layers that no line predicts, at most one a side and layer; their lines are for who knows no tables.
     """
 
     accuracy: float
@@ -58,11 +67,17 @@ class ExitCoefficients:
     edge_s: FloatArray
     output_bytes: FloatArray
     codecs: tuple[CodedCut, ...] = ()
+    tables: tuple[LayerTable, ...] = ()
 
     @property
     def layers(self) -> int:
         """l_m: the layers on this exit's path, and its largest cut."""
         return len(self.device_s)
+
+    def layer_s(self, side: Side, size: float) -> FloatArray:
+        """Seconds of each layer for `size` inputs, shape (l,), on an unslowed device or on the edge."""
+        lines = self.device_s if side == "device" else self.edge_s
+        return layer_durations(lines, self.tables, side, size)
 
     def accuracy_with(self, cut: int, codec: str) -> float:
         """The exit's accuracy when what crosses at a cut travels in a codec; ValueError if that is no choice."""
@@ -74,7 +89,7 @@ class ExitCoefficients:
         raise ValueError(f"no codec {codec} at cut {cut}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As an instance file has it; without `codecs` where there are none."""
+        """As an instance file has it; without `codecs` and `tables` where there are none."""
         value: dict[str, Any] = {
             "accuracy": self.accuracy,
             "device_s": self.device_s.tolist(),
@@ -83,6 +98,8 @@ class ExitCoefficients:
         }
         if self.codecs:
             value["codecs"] = [asdict(coded) for coded in self.codecs]
+        if self.tables:
+            value["tables"] = [asdict(table) for table in self.tables]
         return value
 
     def with_edge_factor(self, factor: float) -> ExitCoefficients:
@@ -91,7 +108,8 @@ class ExitCoefficients:
             replace(coded, edge_s=(factor * coded.edge_s[0], factor * coded.edge_s[1]))
             for coded in self.codecs
         )
-        return replace(self, edge_s=self.edge_s * factor, codecs=codecs)
+        tables = tuple(table.scaled(factor) if table.side == "edge" else table for table in self.tables)
+        return replace(self, edge_s=self.edge_s * factor, codecs=codecs, tables=tables)
 
 
 class HostDescription(BaseModel):
@@ -113,8 +131,10 @@ class LayerProfile(BaseModel):
         seconds: the line that predicts it, fitted to the medians by least absolute relative deviations.
         r2: share of the medians' variance that the line explains.
         residual_quantiles: of measured / predicted - 1 over single runs at all sizes, by name ("p95").
-        median_s: median seconds at each of the profile's sizes: the table to use where `linear` is false.
-        linear: whether the line is within `LINEAR_WITHIN` of every median.
+        median_s: median seconds at each of the profile's sizes.
+        linear: whether the line predicts the medians, see `offramp.tables.is_linear`.
+        table_s: where it does not, seconds at each of the profile's sizes that predict the layer in place of the line;
+            the medians, but not falling. Layers without are predicted by their line, whatever `linear` says.
     """
 
     model_config = _STRICT
@@ -125,6 +145,14 @@ class LayerProfile(BaseModel):
     residual_quantiles: dict[str, float]
     median_s: tuple[_Duration, ...]
     linear: bool
+    table_s: tuple[_Duration, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        if self.table_s is None:
+            del written["table_s"]  # files without tables stay as they were, to the byte
+        return written
 
 
 class CodecProfile(BaseModel):
@@ -204,7 +232,28 @@ class HostProfile(BaseModel):
             for layer in exit.layers:
                 if len(layer.median_s) != len(self.sizes):
                     raise ValueError(f"layer {layer.name} needs {len(self.sizes)} medians, one for each size")
+                if layer.table_s is not None:
+                    self._check_table(layer.name, layer.table_s)
         return self
+
+    def _check_table(self, name: str, seconds: tuple[float, ...]) -> None:
+        if len(seconds) != len(self.sizes) or len(seconds) < 2:
+            raise ValueError(f"the table of layer {name} needs one time for each of two or more sizes")
+        if list(seconds) != sorted(seconds) or list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"the table of layer {name} must not fall, and its sizes must ascend")
+
+    def tables(self, number: int, side: Side) -> tuple[LayerTable, ...]:
+        """Tables of the layers of exit `number` (1..u) that have one."""
+        return tuple(
+            LayerTable(side, position, tuple(zip(self.sizes, layer.table_s, strict=True)))
+            for position, layer in enumerate(self.exits[number - 1].layers, 1)
+            if layer.table_s is not None
+        )
+
+    def layer_s(self, number: int, size: float) -> FloatArray:
+        """Predicted seconds of each layer of exit `number` (1..u) on this host, without what a call takes."""
+        lines = np.array([layer.seconds for layer in self.exits[number - 1].layers])
+        return layer_durations(lines, self.tables(number, "device"), "device", size)
 
     def to_json(self) -> str:
         """The document as it is written to a file."""
@@ -213,8 +262,6 @@ class HostProfile(BaseModel):
 
 _LEAST_ACCURACY = 1e-6
 """Of an exit that a codec has ruined; Eq. 1 takes none that is 0."""
-LINEAR_WITHIN = 0.15
-"""A layer counts as linear in the size if its line is this close to every median, relative."""
 
 
 CONFIDENCES = (0.5, 0.99)
@@ -231,15 +278,15 @@ def check_confidence(confidence: float) -> None:
 
 
 def residual_excess(profile: HostProfile, confidence: float) -> float:
-    """By how much a path may exceed its line with this confidence (0.5..0.99), relative to the line, >= 0.
+    """By how much a path may exceed its prediction with this confidence (0.5..0.99), relative to it, >= 0.
 
     The layers' residual quantiles, interpolated, in proportion to their time; of the exit where that is most.
     Layers do not fall behind all at once, so this is on the safe side.
     """
     size = float(np.median(profile.sizes))
     excesses = []
-    for exit in profile.exits:
-        seconds = [slope * size + intercept for slope, intercept in (layer.seconds for layer in exit.layers)]
+    for number, exit in enumerate(profile.exits, 1):
+        seconds = profile.layer_s(number, size)
         quantiles = [_residual_at(layer, confidence) for layer in exit.layers]
         excesses.append(float(np.average(quantiles, weights=np.maximum(seconds, 1e-12))))
     return max(0.0, *excesses)
@@ -285,7 +332,7 @@ def exit_coefficients(
     _check_measured(codecs, device, edge)
     known = [None] * len(device.exits) if accuracies is None else accuracies
     result = []
-    for own, other, accuracy in zip(device.exits, edge.exits, known, strict=True):
+    for number, (own, other, accuracy) in enumerate(zip(device.exits, edge.exits, known, strict=True), 1):
         accuracy = own.accuracy if accuracy is None else accuracy
         if accuracy is None:
             raise OfframpError(
@@ -296,7 +343,11 @@ def exit_coefficients(
         device_s[0] += device.call_s
         edge_s[-1] += edge.call_s
         coded = _coded_cuts(own, other, accuracy, codecs)
-        result.append(ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes), coded))
+        tables = (
+            *(t.with_line(device.call_s) if t.layer == 1 else t for t in device.tables(number, "device")),
+            *(t.with_line(edge.call_s) if t.layer == len(edge_s) else t for t in edge.tables(number, "edge")),
+        )
+        result.append(ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes), coded, tables))
     return tuple(result)
 
 

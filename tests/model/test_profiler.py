@@ -16,6 +16,7 @@ from offramp.model.blocks import load_model
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
 from offramp.model.profiler import MIN_REPEATS, Call, Measurements, build_profile, measure
+from offramp.options import cut_costs
 from offramp.profile import HostProfile, exit_coefficients, load_profile
 
 SIZES = np.arange(1.0, 11.0)
@@ -160,7 +161,17 @@ def test_a_layer_that_is_not_linear_says_so(model_files: dict[str, Path]) -> Non
 
     profile = build_profile(executor, made_up(executor, seconds), [None])
     assert [layer.linear for layer in profile.exits[0].layers] == [True, False, True, True]
-    assert profile.exits[0].layers[1].median_s == pytest.approx([1e-3 * (1 + s // 4) for s in range(1, 11)])
+    steps = [1e-3 * (1 + s // 4) for s in range(1, 11)]
+    assert profile.exits[0].layers[1].median_s == pytest.approx(steps)
+    # Its table predicts it instead, and no run is off that.
+    assert profile.exits[0].layers[1].table_s == pytest.approx(steps)
+    assert [layer.table_s is None for layer in profile.exits[0].layers] == [True, False, True, True]
+    assert profile.exits[0].layers[1].residual_quantiles["p99"] == pytest.approx(0.0, abs=1e-9)
+    for size in (1, 3, 4, 10):
+        heads = cut_costs(exit_coefficients(profile, profile, [0.5])[0], size).head_s
+        assert np.diff(heads) == pytest.approx(
+            [seconds(b, size) + 1e-3 * (b == 0) for b in range(4)], rel=1e-6
+        )
 
 
 @pytest.fixture

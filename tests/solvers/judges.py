@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.instance import Instance
+from offramp.profile import ExitCoefficients
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,20 @@ class Choice:
     tail_s: float
     gain: float
     codec: str = "fp32"
+
+
+def layer_s(exit: ExitCoefficients, side: str, layer: int, size: int) -> float:
+    """Seconds of a layer (1..l) by its table, if it has one, or its row."""
+    for table in exit.tables:
+        if (table.side, table.layer) == (side, layer):
+            left, right = table.points[:2]
+            for point in table.points[2:]:
+                if size > right[0]:
+                    left, right = right, point
+            slope = (right[1] - left[1]) / (right[0] - left[0])
+            return max(0.0, left[1] + slope * (size - left[0]))
+    slope, rest = (exit.device_s if side == "device" else exit.edge_s)[layer - 1]
+    return float(slope * size + rest)
 
 
 def choices(instance: Instance, number: int) -> list[Choice]:
@@ -39,8 +54,8 @@ def choices(instance: Instance, number: int) -> list[Choice]:
         gain = gain_at(exit.accuracy)
         layers = len(exit.device_s)
         for cut in range(layers + 1):
-            head_s = sum(slowdown * (slope * task.size + rest) for slope, rest in exit.device_s[:cut])
-            tail_s = sum(slope * task.size + rest for slope, rest in exit.edge_s[cut:])
+            head_s = sum(slowdown * layer_s(exit, "device", layer, task.size) for layer in range(1, cut + 1))
+            tail_s = sum(layer_s(exit, "edge", layer, task.size) for layer in range(cut + 1, layers + 1))
             slope, rest = exit.output_bytes[cut]
             found.append(Choice(index + 1, cut, head_s, (slope * task.size + rest) / bandwidth, tail_s, gain))
             for coded in (each for each in exit.codecs if each.cut == cut):

@@ -267,6 +267,23 @@ def _verified(executor: ChainExecutor, result: HostProfile, seed: int) -> HostPr
     return result.model_copy(update={"prediction_error": quantiles})
 
 
+def _tabled(result: HostProfile) -> str:
+    """Which layers are not linear in the size, and what is used instead."""
+    named = [
+        f"{exit.output}/{layer.name}"
+        for exit in result.exits
+        for layer in exit.layers
+        if layer.table_s is not None
+    ]
+    total = sum(len(exit.layers) for exit in result.exits)
+    if not named:
+        return f"plans use the line of each of the {total} layers"
+    return (
+        f"not linear in the size, so plans use a table of the medians: {len(named)} of {total} layers "
+        f"({', '.join(named)})"
+    )
+
+
 def _print_profile(result: HostProfile) -> None:
     console = Console()
     console.print(
@@ -284,9 +301,10 @@ def _print_profile(result: HostProfile) -> None:
                 f"{1e3 * intercept:.3f}",
                 f"{layer.r2:.4f}",
                 f"{layer.residual_quantiles['p95']:+.0%}",
-                "yes" if layer.linear else "no: see median_s",
+                "no: a table" if layer.table_s else "yes" if layer.linear else "no: see median_s",
             )
         console.print(table)
+    console.print(_tabled(result))
     print_codecs(result)
     if result.prediction_error is not None:
         found = ", ".join(f"{name} {value:.1%}" for name, value in result.prediction_error.items())

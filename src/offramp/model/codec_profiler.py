@@ -145,8 +145,9 @@ def _host_factor(
     begin = clock()
     executor.run(number, own)
     measured_s = clock() - begin
-    lines = np.array([layer.seconds for layer in profile.exits[number - 1].layers] + [profile.call_s])
-    return measured_s / max(float(linear(lines, size).sum()), 1e-9)
+    call_s = linear(np.array([profile.call_s]), size)
+    predicted_s = float(profile.layer_s(number, size).sum() + call_s[0])
+    return measured_s / max(predicted_s, 1e-9)
 
 
 def _own(executor: ChainExecutor, number: int, inputs: Mapping[str, Array]) -> dict[str, Array]:

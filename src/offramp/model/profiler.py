@@ -20,7 +20,8 @@ from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
 from offramp.model.inputs import random_inputs
 from offramp.model.tensors import Array
-from offramp.profile import LINEAR_WITHIN, ExitProfile, HostDescription, HostProfile, LayerProfile
+from offramp.profile import ExitProfile, HostDescription, HostProfile, LayerProfile
+from offramp.tables import is_linear, rising
 
 DEFAULT_SIZES = tuple(range(1, 11))
 USUAL_REPEATS, USUAL_S = 30, 8.0
@@ -146,7 +147,10 @@ def _timed_split(
 def build_profile(
     executor: ChainExecutor, found: Measurements, accuracies: Sequence[float | None]
 ) -> HostProfile:
-    """Fit every layer's line; `accuracies` of all the model's exits. Raises OfframpError without a repeat."""
+    """Fit every layer's line, with a table where it is none; `accuracies` of all the model's exits.
+
+    Raises OfframpError without a repeat.
+    """
     model = executor.model
     if found.repeats < 1:
         raise OfframpError("repeats", found.repeats, "must be at least 1")
@@ -188,11 +192,13 @@ def _layer(name: str, sizes: FloatArray, blocks: Sequence[Sequence[Sequence[floa
         medians += typical
         slope, intercept = slope + line[0], intercept + line[1]
     line = (slope, intercept)
+    straight = is_linear(line, sizes, medians)
+    table_s = None if straight else rising(medians)
+    predicted = slope * sizes + intercept if table_s is None else np.array(table_s)
     residuals = np.concatenate(
-        [np.array(_sums(blocks, i)) / (slope * size + intercept) - 1.0 for i, size in enumerate(sizes)]
+        [np.array(_sums(blocks, i)) / seconds - 1.0 for i, seconds in enumerate(predicted)]
     )
     quantiles = np.quantile(residuals, RESIDUAL_QUANTILES)
-    worst = float(np.max(np.abs(medians / (slope * sizes + intercept) - 1.0)))
     return LayerProfile(
         name=name,
         seconds=line,
@@ -202,7 +208,8 @@ def _layer(name: str, sizes: FloatArray, blocks: Sequence[Sequence[Sequence[floa
             for q, value in zip(RESIDUAL_QUANTILES, quantiles, strict=True)
         },
         median_s=tuple(float(m) for m in medians),
-        linear=worst <= LINEAR_WITHIN,
+        linear=straight,
+        table_s=table_s,
     )
 
 

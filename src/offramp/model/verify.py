@@ -64,6 +64,6 @@ def prediction_errors(
 
 
 def _predicted(profile: HostProfile, number: int, cut: int, size: int) -> float:
-    layers = linear(np.array([layer.seconds for layer in profile.exits[number - 1].layers]), size)
+    layers = profile.layer_s(number, size)
     calls = (cut > 0) + (cut < len(layers))
     return float(np.sum(layers) + calls * linear(np.array([profile.call_s]), size)[0])

@@ -94,6 +94,7 @@ def options_identity(system: System) -> str:
                         exit.output_bytes.tolist(),
                     ),
                     *(asdict(coded) for coded in exit.codecs),
+                    *(asdict(table) for table in exit.tables),
                 ]
                 for exit in system.exits
             ],

@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from offramp import equations
 from offramp.errors import OfframpError
 from offramp.model.codecs import find_codec
 from offramp.model.inputs import random_inputs
@@ -114,7 +113,7 @@ class Processor:
 
 
 def calibrate(executor: Executor, exits: Sequence[ExitCoefficients]) -> float:
-    """How many times longer this host takes for whole exits than `device_s` says, > 0.
+    """How many times longer this host takes for whole exits than their layers on the device are predicted, > 0.
 
     The median over exits and sizes; a few hundred milliseconds. It also warms the sessions up.
     """
@@ -124,7 +123,7 @@ def calibrate(executor: Executor, exits: Sequence[ExitCoefficients]) -> float:
         specs = executor.boundary(number, 0)
         for size in CALIBRATION_SIZES:
             inputs = random_inputs(specs, size, rng)
-            predicted_s = float(equations.linear(exit.device_s, size).sum())
+            predicted_s = float(exit.layer_s("device", size).sum())
             executor.run_tail(number, 0, inputs)
             for _ in range(CALIBRATION_ROUNDS):
                 began_s = time.thread_time()
