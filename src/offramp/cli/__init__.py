@@ -9,6 +9,7 @@ import typer
 
 from offramp import __version__
 from offramp.cli import demo, doctor, figures, model, policy, runtime, simulation, solve, training
+from offramp.cli.bundle import bundle
 from offramp.cli.certs import certs
 from offramp.cli.config import config
 from offramp.errors import OfframpError
@@ -42,6 +43,7 @@ app.command()(simulation.simulate)
 app.command()(simulation.compare)
 app.command()(solve.solve)
 app.command()(model.inspect)
+app.command()(bundle)
 app.command()(model.evaluate)
 app.command()(model.profile)
 app.command()(figures.figure)

@@ -24,6 +24,9 @@ from offramp.cli.coding import (
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from offramp.images import ImageSet
     from offramp.model.bundle import Bundle
     from offramp.model.executor import ChainExecutor
     from offramp.model.profiler import Measurements
@@ -131,13 +134,11 @@ def evaluate(
     """Accuracy of every exit on the test images, and of every cut with codecs."""
     from offramp.model.bundle import load_bundle
     from offramp.model.codecs import chosen_codecs
-    from offramp.model.evaluate import count_right
     from offramp.model.executor import ChainExecutor
 
     chosen = () if codecs is None else chosen_codecs(codecs)
     loaded = load_bundle(bundle)
     test = test_images(data, images)
-    assert test.labels is not None  # what is read from a data set has labels
     executor = ChainExecutor(loaded.model, threads=threads)
     right: dict[int, int] = {}
     coded: dict[int, list[dict[str, Any]]] = {}
@@ -146,11 +147,7 @@ def evaluate(
         done, right, counted = coded_accuracy(executor, test, chosen)
         coded = coded_rows(done, right, counted)
     else:
-        with Progress(console=errors, transient=True) as progress:
-            bar = progress.add_task("images", total=len(test.images))
-            for done, counts in count_right(executor, test.images, test.labels):
-                right = counts
-                progress.update(bar, completed=done)
+        done, right = _count_right(executor, test)
     rows: list[dict[str, Any]] = [
         {"exit": number, "accuracy": count / done, "images": done} for number, count in sorted(right.items())
     ]
@@ -201,7 +198,6 @@ def profile(
     from offramp.model.bundle import add_profile, load_bundle
     from offramp.model.codecs import chosen_codecs
     from offramp.model.executor import ChainExecutor
-    from offramp.model.profiler import build_profile
     from offramp.validation import write_atomically
 
     loaded = load_bundle(bundle)
@@ -214,11 +210,8 @@ def profile(
     chosen = () if codecs is None else chosen_codecs(codecs)
     test = test_images(data, images) if chosen else None
     executor = ChainExecutor(loaded.model, threads=threads)
-    if keep_layers:
-        result = loaded.profile()
-    else:
-        measured = _measure(executor, repeats, limit_s, seed)
-        result = build_profile(executor, measured, loaded.accuracies)
+    known = loaded.accuracies
+    result = loaded.profile() if keep_layers else measured_profile(executor, repeats, limit_s, seed, known)
     if test is not None:
         result = profile_codecs(
             executor, result, chosen, test, beside=keep_layers, repeats=repeats, limit_s=limit_s, seed=seed
@@ -233,6 +226,37 @@ def profile(
         print_json(result.model_dump(mode="json"))
     else:
         _print_profile(result)
+
+
+def measured_right(executor: ChainExecutor, data: Path | None) -> tuple[int, dict[int, int]]:
+    """How many test images there are, and how many of them each exit answers right. Raises OfframpError."""
+    return _count_right(executor, test_images(data, None))
+
+
+def _count_right(executor: ChainExecutor, test: ImageSet) -> tuple[int, dict[int, int]]:
+    from offramp.model.evaluate import count_right
+
+    assert test.labels is not None  # what is read from a data set has labels
+    done, right = 0, dict[int, int]()
+    with Progress(console=errors, transient=True) as progress:
+        bar = progress.add_task("images", total=len(test.images))
+        for done, counts in count_right(executor, test.images, test.labels):
+            right = counts
+            progress.update(bar, completed=done)
+    return done, right
+
+
+def measured_profile(
+    executor: ChainExecutor,
+    repeats: int | None,
+    limit_s: float,
+    seed: int,
+    accuracies: Sequence[float | None],
+) -> HostProfile:
+    """This host's profile of a model, measured now with a progress bar."""
+    from offramp.model.profiler import build_profile
+
+    return build_profile(executor, _measure(executor, repeats, limit_s, seed), accuracies)
 
 
 def _measure(executor: ChainExecutor, repeats: int | None, limit_s: float, seed: int) -> Measurements:
