@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from offramp.link_estimate import Assumed, Belief, LinkEstimator
 from offramp.linked_state import LinkedState, Replay
 from offramp.observation import Observation
 from offramp.policies import Context, make_policy
-from offramp.policies.greedy import Myopic
+from offramp.policies.greedy import SURE, Myopic
 from offramp.schedule import ScheduledTask
 from offramp.simulator import simulate
 from offramp.state import NetworkState
@@ -139,3 +140,26 @@ def test_the_same_seed_gives_the_same_bytes(policy: str) -> None:
 
     cell = Cell(Scenario(tasks=60), policy, "network", (3,), Replay(some_trace(1)))
     assert run_cell(cell, exits_of(None)) == run_cell(cell, exits_of(None))
+
+
+@given(instances(), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=60)
+def test_myopic_runs_no_great_risk_where_it_need_not(instance: Instance, seed: int) -> None:
+    """Its choice is the best that fits among what is likely; only where nothing is, among all that fits."""
+    rng = np.random.default_rng(seed)
+    task = instance.tasks[0]
+    seen = NetworkState(instance.system).observe(task)
+    seen = dataclasses.replace(
+        seen, chance=np.where(seen.options.local, 1.0, rng.uniform(size=len(seen.options.gain)))
+    )
+    finish_s = seen.timeline().finish_s
+    fits = seen.feasible(finish_s) & (seen.options.gain > 0)
+    likely = fits & (seen.chance >= SURE)
+    decision = Myopic.create(Context(instance.system)).decide(seen)
+    if not fits.any():
+        assert decision == DROP
+        return
+    row = seen.options.row_of(decision)
+    among = likely if likely.any() else fits
+    assert among[row]
+    assert seen.options.gain[row] == seen.options.gain[among].max()

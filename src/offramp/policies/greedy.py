@@ -9,6 +9,9 @@ from offramp.observation import Observation
 from offramp.policies.base import Context, choose
 from offramp.task import Decision
 
+SURE = 0.8
+"""A chance below which `myopic` prefers what is surer, where there is something."""
+
 
 class Greedy:
     """The paper's Greedy: the best exit whose own processing fits the budget, as if every queue were empty."""
@@ -34,9 +37,14 @@ class Myopic:
         return cls()
 
     def decide(self, observation: Observation) -> Decision:
-        """Best gain whose predicted finish meets the deadline; among equals the first to finish."""
+        """Best gain whose predicted finish meets the deadline; among equals the first to finish.
+
+        Over links that are estimated, only among those that are likely enough to be in time, if there are any.
+        """
         finish_s = observation.timeline().finish_s
         allowed = observation.feasible(finish_s) & self._permitted(observation)
+        if observation.chance is not None and (surer := allowed & (observation.chance >= SURE)).any():
+            allowed = surer
         return choose(observation.options, allowed, finish_s)
 
     def _permitted(self, observation: Observation) -> BoolArray:
