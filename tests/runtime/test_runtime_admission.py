@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from world import MODEL, SPEC, World
 
 from offramp.instance import system_of
 from offramp.policies.greedy import EdgeOnly
@@ -24,6 +23,7 @@ from offramp.runtime.protocol import (
     Verdict,
     wire_of,
 )
+from offramp.runtime.rehearsal import MODEL, SPEC, Rehearsal
 from offramp.scenario import Scenario
 
 HELLO = Hello(VERSION, "d0", 1, MODEL, 1.0, 125_000.0, 0.0, (), True)
@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, exits: tuple[ExitCoefficients, ...], **limits: float) -> None:
         system = system_of(Scenario(devices=1, device_slowdown=1.0), exits)
-        self.edge = World(system, EdgeOnly(), limits=Limits(**limits)).edge  # type: ignore[arg-type]
+        self.edge = Rehearsal(system, EdgeOnly(), limits=Limits(**limits)).edge  # type: ignore[arg-type]
         self.now_s = 100.0
         self.token = self.hello(HELLO)
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_runtime_model import generic
-from world import Device, World
 
 from offramp.instance import Instance, draw_instance
 from offramp.options import System
@@ -17,6 +16,7 @@ from offramp.profile import ExitCoefficients
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.outcomes import End, Ledger
 from offramp.runtime.protocol import Refusal
+from offramp.runtime.rehearsal import Device, Rehearsal
 from offramp.scenario import Scenario
 from strategies import instances
 
@@ -26,7 +26,7 @@ FAULTS = ("disconnect", "connect", "silent", "alive", "cut", "uncut", "drain")
 class Faults:
     """Applies faults to a world's connections."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Rehearsal) -> None:
         self.world = world
         self.cut = False
         world.cut_off = lambda now_s: self.cut
@@ -70,7 +70,7 @@ def test_every_task_ends_once_whatever_fails(
     drawn: Instance, faults: list[tuple[float, str, int]], policy: Myopic, fallback: bool
 ) -> None:
     instance = generic(drawn)
-    world = World(instance.system, policy, fallback=fallback)
+    world = Rehearsal(instance.system, policy, fallback=fallback)
     injected = Faults(world)
     for device in world.devices:
         world.connect(device)
@@ -100,7 +100,7 @@ def test_a_device_without_its_edge_takes_the_best_exit_that_fits(
 ) -> None:
     scenario = Scenario(tasks=60, devices=1).changed(p=0.01)
     instance = draw_instance(scenario, four_exits, np.random.default_rng(5))
-    world = World(instance.system, EdgeOnly())
+    world = Rehearsal(instance.system, EdgeOnly())
     world.play(instance)
     world.run()
     for number, task in enumerate(instance.tasks):
@@ -120,7 +120,7 @@ def test_an_edge_that_hangs_costs_no_task_that_fits_locally(
 ) -> None:
     scenario = Scenario(tasks=80, devices=2, device_slowdown=5.0).changed(p=0.02)
     instance = draw_instance(scenario, four_exits, np.random.default_rng(1))
-    world = World(instance.system, EdgeOnly())
+    world = Rehearsal(instance.system, EdgeOnly())
     for device in world.devices:
         world.connect(device)
     world.play(instance)
@@ -158,7 +158,7 @@ def test_an_answer_after_the_end_is_counted_and_not_delivered_again(
         # The answer takes longer than any budget, which the edge does not know.
         system.network,
     )
-    world = World(slow, EdgeOnly())
+    world = Rehearsal(slow, EdgeOnly())
     world.connect(world.devices[0])
     world.network = type(system.network)(answer_s=5.0)
     world.play(instance)
@@ -174,7 +174,7 @@ def test_a_full_edge_turns_tasks_away_and_the_device_computes_them(
     instance = draw_instance(
         Scenario(tasks=40, devices=2).changed(p=0.05), four_exits, np.random.default_rng(0)
     )
-    world = World(instance.system, EdgeOnly(), limits=Limits(queue=1))
+    world = Rehearsal(instance.system, EdgeOnly(), limits=Limits(queue=1))
     for device in world.devices:
         world.connect(device)
     world.play(instance)

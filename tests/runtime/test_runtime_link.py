@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import World
 
 from offramp.cli.arguments import exits_of
 from offramp.experiments.cells import seeded_instance
@@ -16,16 +15,17 @@ from offramp.link_estimate import LinkEstimator
 from offramp.policies.greedy import Myopic
 from offramp.runtime.link_view import LinkView
 from offramp.runtime.outcomes import End
+from offramp.runtime.rehearsal import Rehearsal
 from offramp.scenario import Scenario
 
 DECLARED = 125_000.0
 
 
-def played(link: Link, tasks: int = 120) -> tuple[World, Instance]:
+def played(link: Link, tasks: int = 120) -> tuple[Rehearsal, Instance]:
     """One slow device on this link, which it declares to be of 1 Mbit/s."""
     scenario = Scenario(devices=1, tasks=tasks, device_slowdown=60.0)
     instance = seeded_instance(scenario, exits_of(None), seed=0)
-    world = World(instance.system, Myopic(), links=[link])
+    world = Rehearsal(instance.system, Myopic(), links=[link])
     world.connect(world.devices[0])
     world.play(instance)
     world.run(instance.tasks[-1].arrival_s + 10.0)
@@ -33,7 +33,7 @@ def played(link: Link, tasks: int = 120) -> tuple[World, Instance]:
     return world, instance
 
 
-def believed(world: World) -> float:
+def believed(world: Rehearsal) -> float:
     return world.devices[0].core._own.bandwidth_bytes_per_s
 
 

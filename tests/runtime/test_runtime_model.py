@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import World
 
 from offramp.instance import Instance
 from offramp.observation import Observation
@@ -16,6 +15,7 @@ from offramp.policies.greedy import Myopic
 from offramp.profile import CodedCut
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.outcomes import End
+from offramp.runtime.rehearsal import Rehearsal
 from offramp.simulator import simulate
 from offramp.task import DROP, Decision
 from strategies import instances
@@ -57,9 +57,9 @@ class Replay:
         return next(self._left)
 
 
-def play(instance: Instance, policy: Myopic | Replay) -> World:
+def play(instance: Instance, policy: Myopic | Replay) -> Rehearsal:
     # The timing model starts whatever has not expired, also what must then be late.
-    world = World(instance.system, policy, fallback=False, limits=Limits(fit=0.0))
+    world = Rehearsal(instance.system, policy, fallback=False, limits=Limits(fit=0.0))
     for device in world.devices:
         world.connect(device)
     world.play(instance)

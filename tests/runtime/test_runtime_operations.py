@@ -46,15 +46,14 @@ def test_units_use_options_that_exist(unit: str) -> None:
 
 
 def test_the_dashboard_shows_metrics_that_exist(four_exits) -> None:  # type: ignore[no-untyped-def]
-    from world import World
-
     from offramp.instance import system_of
     from offramp.policies.greedy import Myopic
     from offramp.runtime.own import OwnSystem
+    from offramp.runtime.rehearsal import Rehearsal
     from offramp.scenario import Scenario
 
     own = OwnSystem(four_exits, 1.0, 1e5)
-    edge: EdgeCore = World(system_of(Scenario(), four_exits), Myopic()).edge
+    edge: EdgeCore = Rehearsal(system_of(Scenario(), four_exits), Myopic()).edge
     registries = EdgeMetrics(edge).registry, DeviceMetrics(DeviceCore(own), own).registry
     kinds = {"counter": "_total", "histogram": "_bucket", "gauge": ""}
     names = {metric.name + kinds[metric.type] for registry in registries for metric in registry.collect()}

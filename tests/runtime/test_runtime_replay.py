@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from world import World
 
 from offramp.errors import OfframpError
 from offramp.instance import draw_instance
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients
 from offramp.runtime.demo import DemoRun
+from offramp.runtime.measured_terms import Resampled, measured_terms
+from offramp.runtime.rehearsal import Rehearsal, rehearse
 from offramp.runtime.replay import load_run, replay
 from offramp.runtime.summary import summarise
 from offramp.scenario import Scenario
@@ -23,7 +24,7 @@ from offramp.scenario import Scenario
 def recorded(tmp_path: Path, four_exits: tuple[ExitCoefficients, ...]) -> Path:
     """A run in the world of events, where nothing takes longer than predicted."""
     instance = draw_instance(Scenario(tasks=60), four_exits, np.random.default_rng(4))
-    world = World(instance.system, Myopic())
+    world = Rehearsal(instance.system, Myopic())
     for device in world.devices:
         world.connect(device)
     world.play(instance)
@@ -39,7 +40,8 @@ def test_a_run_without_surprises_is_what_was_simulated(recorded: Path) -> None:
     report = replay(load_run(recorded))
     shares = {report[f"{kind}on_time_share"] for kind in ("", "same_decisions_", "simulated_")}
     assert len(shares) == 1
-    assert report["finish_error"]["p95"] == pytest.approx(0.0, abs=1e-6)
+    for terms in (report, report["declared"]):
+        assert terms["finish_error"]["p95"] == pytest.approx(0.0, abs=1e-6)
     for row in report["tasks"]:
         for stage, measured_s in row["measured"].items():
             if measured_s is not None and row["simulated"][stage] is not None:
@@ -54,12 +56,43 @@ def test_a_surprise_is_seen_where_it_was(recorded: Path) -> None:
                 task["measured"][instant] += 0.003
     recorded.write_text(json.dumps(content))
     report = replay(load_run(recorded))
-    remote = [row for row in report["tasks"] if row["measured"]["queue_s"] is not None]
-    assert remote
-    for row in remote:
-        assert row["measured"]["queue_s"] - row["simulated"]["queue_s"] == pytest.approx(0.003, abs=1e-6)
-        assert row["measured"]["edge_s"] == pytest.approx(row["simulated"]["edge_s"], abs=1e-6)
-    assert report["stages"]["total_s"]["difference_median_s"] == pytest.approx(0.003, abs=1e-6)
+    assert report["terms"]["link_delay_s"] == pytest.approx(0.003, abs=1e-6)
+    assert report["stages"]["queue_s"]["difference_median_s"] == pytest.approx(0.0, abs=1e-6)
+    stages = report["declared"]["stages"]
+    assert stages["queue_s"]["difference_median_s"] == pytest.approx(0.003, abs=1e-6)
+    assert stages["edge_s"]["difference_median_s"] == pytest.approx(0.0, abs=1e-6)
+    assert stages["total_s"]["difference_median_s"] == pytest.approx(0.003, abs=1e-6)
+
+
+class Slower:
+    """Heads of the first device take longer than they should, and tails do."""
+
+    def head(self, device: int) -> float:
+        return 1.4 if device == 0 else 1.0
+
+    def tail(self) -> float:
+        return 1.25
+
+
+def test_how_slow_a_run_was_is_found_from_its_records(four_exits: tuple[ExitCoefficients, ...]) -> None:
+    instance = draw_instance(Scenario(tasks=120).changed(p=0.2), four_exits, np.random.default_rng(5))
+    terms = measured_terms(instance, rehearse(instance, Myopic(), Slower()))
+    assert terms.device_factor == pytest.approx((1.4, 1.0, 1.0), rel=1e-6)
+    assert terms.edge_factor == pytest.approx(1.25, rel=0.05)
+    assert terms.decision_s == pytest.approx(instance.system.network.decision_s, abs=1e-6)
+    spread = Resampled(terms, np.random.default_rng(0))
+    assert [spread.head(0) for _ in range(50)] == pytest.approx([1.0] * 50, rel=1e-6)
+    again = rehearse(terms.applied(instance), Myopic(), None, instance.system)
+    slow = rehearse(instance, Myopic(), Slower())
+    for one, other in zip(slow, again, strict=True):
+        assert one.end is other.end
+        assert one.measured.finish_s == pytest.approx(other.measured.finish_s, abs=5e-3)
+
+
+def test_too_few_tasks_leave_the_terms_as_declared(four_exits: tuple[ExitCoefficients, ...]) -> None:
+    instance = draw_instance(Scenario(tasks=3), four_exits, np.random.default_rng(5))
+    terms = measured_terms(instance, rehearse(instance, Myopic()))
+    assert terms.applied(instance).to_json() == instance.to_json()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "offramp.run/2"}'])

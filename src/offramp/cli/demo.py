@@ -115,7 +115,7 @@ def replay(
     run: Annotated[Path, typer.Argument(help="A run.json of the demo.")],
     json_: JsonFlag = False,
 ) -> None:
-    """Simulate a recorded run under network timing, and hold both against each other task by task."""
+    """Rehearse a recorded run with its measured terms, and hold both against each other task by task."""
     from offramp.runtime.replay import load_run
     from offramp.runtime.replay import replay as simulate_again
 
@@ -137,10 +137,19 @@ def replay(
         f"on time: run {report['on_time_share']:.1%}, simulated with its decisions "
         f"{report['same_decisions_on_time_share']:.1%}, with its policy {report['simulated_on_time_share']:.1%}"
     )
+    terms = report["terms"]
+    factors = [*terms["device_factor"], terms["edge_factor"]]
+    console.print(
+        "measured over declared time: "
+        + ", ".join("-" if factor is None else f"{factor:.2f}" for factor in factors)
+        + " (devices, then edge)"
+    )
     if report["finish_error"]:
         error = report["finish_error"]
+        declared = report["declared"]["finish_error"]
         console.print(
             f"finish off by {error['median']:.1%} of the budget in the median, 95 %: {error['p95']:.1%}"
+            + (f"; by the declared terms {declared['median']:.1%}" if declared else "")
         )
 
 

@@ -58,13 +58,17 @@ class DemoSettings:
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """What came of a demo: `records[n]` is what became of `instance.tasks[n]`."""
+    """What came of a demo: `records[n]` is what became of `instance.tasks[n]`.
+
+    `calibrated` is what each device measured itself to be before the stream, as a slowdown on the profile.
+    """
 
     instance: Instance
     records: tuple[TaskRecord, ...]
     summary: dict[str, Any]
     policy: str
     seed: int
+    calibrated: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The file `run.json`, format `offramp.run/1`."""
@@ -78,6 +82,7 @@ class DemoRun:
             "format": "offramp.run/1",
             "policy": self.policy,
             "seed": self.seed,
+            "calibrated": self.calibrated,
             "summary": self.summary,
             "instance": json.loads(self.instance.to_json()),
             "tasks": tasks,
@@ -111,7 +116,7 @@ def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress:
         supervisor = _Supervisor(settings, instance, shares, scenario_file, progress)
         records = asyncio.run(supervisor.run())
     summary = _summary(instance, records, exits, samples) | {"notice": supervisor.notice}
-    return DemoRun(instance, records, summary, settings.policy, settings.seed)
+    return DemoRun(instance, records, summary, settings.policy, settings.seed, tuple(supervisor.calibrated))
 
 
 def _write_shares(folder: Path, instance: Instance, samples: Samples, rng: np.random.Generator) -> list[Path]:
@@ -144,6 +149,7 @@ class _Supervisor:
 
     Attributes:
         notice: why something else decides in the policy's place, None if nothing does.
+        calibrated: each device's slowdown on the profile, as it measured it before the stream.
     """
 
     def __init__(
@@ -160,6 +166,7 @@ class _Supervisor:
         self._scenario_file = scenario_file
         self._progress = progress
         self.notice: str | None = None
+        self.calibrated: list[float] = []
         self._records: dict[int, TaskRecord] = {}
         self._starting: list[asyncio.Future[Child]] = []
 
@@ -198,7 +205,7 @@ class _Supervisor:
         # One after the other: each measures its own speed, which must not be the speed of a crowd.
         for device in devices:
             device.order({"edge": f"127.0.0.1:{port}"})
-            await device.expect("ready")
+            self.calibrated.append(float((await device.expect("ready"))["slowdown"]))
         self._progress("making the policy", 0, None)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._policy_made(edge, len(devices)), POLICY_S)

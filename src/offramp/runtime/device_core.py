@@ -126,6 +126,7 @@ class DeviceCore:
             return
         self.edge.round_trip_s = now_s - job.announced_s
         self._own.bandwidth_bytes_per_s = verdict.bandwidth_bytes_per_s
+        job.decided = Decision(verdict.exit, verdict.cut, verdict.codec)
         if verdict.exit == 0:
             reason = verdict.reason or Refusal.POLICY
             # What the policy turns away stays away; an edge that cannot take it leaves it to the device.
@@ -133,7 +134,7 @@ class DeviceCore:
                 self._end(job, End.REJECTED, str(reason), now_s)
             return
         arrival_s = job.task.arrival_s
-        job.decision = Decision(verdict.exit, verdict.cut, verdict.codec)
+        job.decision = job.decided
         try:
             row = job.options.row_of(job.decision)
         except ValueError:

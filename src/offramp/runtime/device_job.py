@@ -95,6 +95,7 @@ class Job:
     options: OptionTable
     stage: Stage = Stage.DECIDING
     decision: Decision = DROP
+    decided: Decision | None = None
     start: int = 0  # layers of the exit that need not be run again
     head_s: float = 0.0
     upload_s: float = 0.0
@@ -151,6 +152,7 @@ class Job:
             self.sent_s,
             gain,
             codec=self.decision.codec,
+            decided=self.decided,
         )
 
 

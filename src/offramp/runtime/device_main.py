@@ -154,7 +154,7 @@ def run_device(
             await exposed.start(settings.metrics_port)
         try:
             await agent.connect()
-            await _play(settings, agent, plan, orders, stop)
+            await _play(settings, agent, plan, orders, stop, own.slowdown)
         finally:
             await agent.close()
             drifts.append(own.speed.drift)
@@ -187,6 +187,7 @@ async def _play(
     plan: Iterable[PlannedTask],
     orders: Orders,
     stop: asyncio.Event,
+    slowdown: float,
 ) -> None:
     loop = asyncio.get_running_loop()
     abort = asyncio.Event()
@@ -198,7 +199,7 @@ async def _play(
         loop.add_signal_handler(number, on_signal)
     start_s = time.monotonic()
     if settings.supervised:
-        emit({"event": "ready", "device": settings.device})
+        emit({"event": "ready", "device": settings.device, "slowdown": slowdown})
         start_s = float((await orders.next())["start_s"])
     else:
         print(f"device {settings.device} on edge {settings.edge}; Ctrl-C drains", file=sys.stderr)

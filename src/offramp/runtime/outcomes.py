@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from offramp.task import UNCODED
+from offramp.task import UNCODED, Decision
 
 
 class End(StrEnum):
@@ -57,6 +57,7 @@ class TaskRecord:
         correct: inputs answered right; None without labels or without an answer.
         labels: the answer, one class for each input; empty without an answer.
         codec: how what crossed the cut travelled.
+        decided: what the edge decided, of which the device may have departed; None if it heard nothing.
     """
 
     sequence: int
@@ -76,6 +77,7 @@ class TaskRecord:
     correct: int | None = None
     labels: tuple[int, ...] = ()
     codec: str = UNCODED
+    decided: Decision | None = None
 
     @property
     def answered(self) -> bool:
@@ -100,10 +102,11 @@ class TaskRecord:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> TaskRecord:
         """The reverse of `to_dict`."""
-        predicted = value["predicted"]
+        predicted, decided = value["predicted"], value.get("decided")
         return cls(
             **{
                 **value,
+                "decided": None if decided is None else Decision(**decided),
                 "end": End(value["end"]),
                 "predicted": None if predicted is None else Instants(**predicted),
                 "measured": Instants(**value["measured"]),

@@ -1,9 +1,10 @@
-"""A recorded run against the `network` timing model: what the simulator predicts of it, task by task."""
+"""A recorded run against a rehearsal of it under `network` timing: what was to be expected, task by task."""
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from offramp.errors import OfframpError
 from offramp.instance import Instance, parse_instance
 from offramp.observation import Observation
+from offramp.options import System
 from offramp.policies import Context, make_policy
+from offramp.runtime.measured_terms import Resampled, measured_terms
 from offramp.runtime.outcomes import End, TaskRecord
-from offramp.schedule import Schedule, ScheduledTask
-from offramp.simulator import simulate
+from offramp.runtime.rehearsal import Spread, rehearse
 from offramp.task import DROP, Decision
 from offramp.validation import dump_json, parse_json, read_text
+
+ROUNDS = 8
+"""Rehearsals with drawn durations."""
 
 
 class RunModel(BaseModel):
@@ -29,6 +34,7 @@ class RunModel(BaseModel):
     format: Literal["offramp.run/1"]
     policy: str
     seed: int
+    calibrated: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     instance: dict[str, Any]
     tasks: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
 
@@ -46,23 +52,26 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A run that was recorded."""
+    """A run that was recorded; `believed` is what its devices and edge took the system for at the start."""
 
     instance: Instance
     records: tuple[TaskRecord, ...]
     policy: str
     seed: int
+    believed: System
 
 
 class _Decided:
-    """Gives the decisions of a run again."""
+    """Gives each device's tasks the decisions that a run's edge gave them."""
 
-    def __init__(self, decisions: Sequence[Decision]) -> None:
-        self._left = iter(decisions)
+    def __init__(self, run: Recorded) -> None:
+        self._left: dict[int, deque[Decision]] = defaultdict(deque)
+        for task, record in zip(run.instance.tasks, run.records, strict=True):
+            self._left[task.device].append(_decision(record))
 
     def decide(self, observation: Observation) -> Decision:
-        """The next one."""
-        return next(self._left)
+        """The next one of the device."""
+        return self._left[observation.task.device].popleft()
 
 
 def load_run(path: Path) -> Recorded:
@@ -82,33 +91,62 @@ def load_run(path: Path) -> Recorded:
         raise OfframpError(
             f"{path}: tasks", len(records), f"must be {len(instance.tasks)}", "record it again"
         )
-    return Recorded(instance, records, model.policy, model.seed)
+    believed = instance.system
+    if model.calibrated is not None:
+        if len(model.calibrated) != believed.devices:
+            raise OfframpError(
+                f"{path}: calibrated", len(model.calibrated), f"must be {believed.devices}", "record it again"
+            )
+        believed = replace(believed, device_slowdown=model.calibrated)
+    return Recorded(instance, records, model.policy, model.seed, believed)
 
 
 def replay(run: Recorded) -> dict[str, Any]:
-    """Simulate the run's instance under `network` timing; the report as a JSON object.
+    """Rehearse the run's instance under `network` timing with the terms as measured; the report as a JSON object.
 
-    `simulated_on_time_share` is with the policy itself, `same_decisions_on_time_share` with the decisions that the
-    run made. Errors are of tasks that were answered in both, with the run's decisions: |measured - simulated|
-    finish as a share of the budget.
+    `same_decisions_on_time_share` is with what the edge decided in the run. `simulated_on_time_share` is with the
+    policy itself, the mean of `ROUNDS` rehearsals whose computations differ from what is predicted as the run's did.
+    Devices and edge believe at first what they believed in the run. Errors are of tasks that were answered in both,
+    with the run's decisions: |measured - simulated| finish as a share of the budget. `declared` has the same by what
+    the instance said beforehand, where computations take exactly what they should.
     """
-    again = simulate(run.instance, _Decided([_decision(record) for record in run.records]), "network")
-    context = Context(run.instance.system, "network", run.instance.scenario, np.random.default_rng(run.seed))
-    fresh = simulate(run.instance, make_policy(run.policy, context), "network")
+    terms = measured_terms(run.instance, run.records)
+    measured = replace(run, instance=terms.applied(run.instance))
+    report, declared = _compare(measured), _compare(run)
+    spreads = [Resampled(terms, np.random.default_rng([run.seed, number])) for number in range(ROUNDS)]
+    return {
+        "format": "offramp.replay/1",
+        "policy": run.policy,
+        "terms": terms.to_dict(),
+        "on_time_share": _on_time_share(run.records),
+        "simulated_on_time_share": float(np.mean([_policy_share(measured, spread) for spread in spreads])),
+        **report,
+        "declared": {
+            "simulated_on_time_share": _policy_share(run, None),
+            **{name: found for name, found in declared.items() if name != "tasks"},
+        },
+    }
+
+
+def _policy_share(run: Recorded, spread: Spread | None) -> float:
+    """On-time share with the run's policy, made anew."""
+    context = Context(run.believed, "network", run.instance.scenario, np.random.default_rng(run.seed))
+    return _on_time_share(rehearse(run.instance, make_policy(run.policy, context), spread, run.believed))
+
+
+def _compare(run: Recorded) -> dict[str, Any]:
+    again = rehearse(run.instance, _Decided(run), None, run.believed)
     rows, errors = [], []
-    for task, record, row in zip(run.instance.tasks, run.records, again.tasks, strict=True):
-        options = run.instance.system.options(task.device, task.size)
-        upload_s = None
-        if row.edge_start_s is not None:
-            upload_s = float(options.upload_s[options.index(row.exit, row.cut, row.codec)])
-        measured, simulated = _measured(record), _simulated(row, task.arrival_s, upload_s)
+    for task, record, other in zip(run.instance.tasks, run.records, again, strict=True):
+        measured, simulated = _times(record), _times(other)
         rows.append(
             {
                 "device": task.device,
                 "exit": record.exit,
                 "cut": record.cut,
                 "end": str(record.end),
-                "simulated_on_time": row.on_time,
+                "simulated_end": str(other.end),
+                "simulated_on_time": other.end is End.ON_TIME,
                 "measured": asdict(measured),
                 "simulated": asdict(simulated),
             }
@@ -116,11 +154,7 @@ def replay(run: Recorded) -> dict[str, Any]:
         if measured.total_s is not None and simulated.total_s is not None and task.budget_s > 0:
             errors.append((measured.total_s - simulated.total_s) / task.budget_s)
     return {
-        "format": "offramp.replay/1",
-        "policy": run.policy,
-        "on_time_share": sum(record.end is End.ON_TIME for record in run.records) / len(run.records),
         "same_decisions_on_time_share": _on_time_share(again),
-        "simulated_on_time_share": _on_time_share(fresh),
         "finish_error": _quantiles(errors),
         "stages": {
             stage: _stage(rows, stage) for stage in ("device_s", "link_s", "queue_s", "edge_s", "total_s")
@@ -130,18 +164,21 @@ def replay(run: Recorded) -> dict[str, Any]:
 
 
 def _decision(record: TaskRecord) -> Decision:
+    """What the edge decided, or where it was not heard, what the device did."""
+    if record.decided is not None:
+        return record.decided
     return Decision(record.exit, record.cut, record.codec) if record.exit else DROP
 
 
-def _on_time_share(schedule: Schedule) -> float:
-    return sum(row.on_time for row in schedule.tasks) / len(schedule.tasks)
+def _on_time_share(records: Sequence[TaskRecord]) -> float:
+    return sum(record.end is End.ON_TIME for record in records) / len(records)
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:
     return None if start_s is None or end_s is None else end_s - start_s
 
 
-def _measured(record: TaskRecord) -> Times:
+def _times(record: TaskRecord) -> Times:
     at = record.measured
     link_s = _between(record.link_start_s, record.sent_s)
     until_edge_s = _between(at.send_s, at.edge_start_s)
@@ -151,17 +188,6 @@ def _measured(record: TaskRecord) -> Times:
         None if until_edge_s is None or link_s is None else until_edge_s - link_s,
         _between(at.edge_start_s, at.finish_s),
         _between(record.arrival_s, at.finish_s),
-    )
-
-
-def _simulated(row: ScheduledTask, arrival_s: float, upload_s: float | None) -> Times:
-    until_edge_s = _between(row.send_s, row.edge_start_s)
-    return Times(
-        _between(row.device_start_s, row.send_s),
-        upload_s,
-        None if until_edge_s is None or upload_s is None else until_edge_s - upload_s,
-        _between(row.edge_start_s, row.finish_s),
-        _between(arrival_s, row.finish_s),
     )
 
 

@@ -1,7 +1,8 @@
-"""An edge and its devices in memory, on a calendar of events instead of clocks and sockets.
+"""The runtime's own state machines in memory, on a calendar of events instead of clocks and sockets.
 
-Computing and uploads take exactly what the system says they take, unless a fault is injected; every message goes
-through the codec.
+What the timing model `network` leaves out is here: the device that finishes a task alone, the edge that turns work
+away, margins, estimates of speed. Computing and uploads take exactly what the system says they take, unless a fault is
+injected; every message goes through the codec, with two numbers an input in the place of tensors.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -53,7 +55,7 @@ SPEC = TensorSpec("x", "float32", (None, 2))
 
 @dataclass
 class Device:
-    """One device of the world."""
+    """One device: its state machine, its link, and what became of its tasks."""
 
     number: int
     core: DeviceCore
@@ -63,8 +65,29 @@ class Device:
     checked_s: float = float("inf")
 
 
-class World:
-    """`devices` against one edge. `lose(now)` decides whether a message between them is lost."""
+class Spread(Protocol):
+    """By how much computations differ from what is predicted."""
+
+    def head(self, device: int) -> float:
+        """Factor, > 0, on the device's next computation."""
+        ...
+
+    def tail(self) -> float:
+        """Factor, > 0, on the edge's next computation."""
+        ...
+
+
+class Rehearsal:
+    """A system's devices against its edge.
+
+    `fallback`, `limits`: see `DeviceCore` and `EdgeCore`; `links` in place of those that the system describes;
+    `spread`, if computations are not to take exactly what they should; `believed`, what devices and edge take the
+    system for at first, if that is not what it is.
+
+    Attributes:
+        now_s: the present instant.
+        cut_off, hung: faults, by the instant: no message crosses, the edge computes nothing.
+    """
 
     def __init__(
         self,
@@ -74,8 +97,12 @@ class World:
         fallback: bool = True,
         limits: Limits | None = None,
         links: Sequence[Link] | None = None,
+        spread: Spread | None = None,
+        believed: System | None = None,
     ) -> None:
+        self._believed = believed or system
         self._links = links
+        self._spread = spread
         self.system, self.network = system, system.network
         self.now_s = 0.0
         self.cut_off: Callable[[float], bool] = lambda now_s: False
@@ -83,7 +110,7 @@ class World:
         self._calendar: list[tuple[float, int, int, Callable[[], None]]] = []
         self._ticket = itertools.count()
         self.edge = EdgeCore(
-            Forecast(system.exits, system.gain, self.network),
+            Forecast(self._believed.exits, system.gain, self._believed.network),
             lambda exit, cut: (SPEC,),
             model_sha256=MODEL,
             policy_name="test",
@@ -95,8 +122,8 @@ class World:
         self.devices = [self._device(number, fallback) for number in range(system.devices)]
 
     def _device(self, number: int, fallback: bool) -> Device:
-        slowdown, bandwidth = self.system.kind(number)
-        own = OwnSystem(self.system.exits, slowdown, bandwidth, self.network.link_delay_s)
+        slowdown, bandwidth = self._believed.kind(number)
+        own = OwnSystem(self._believed.exits, slowdown, bandwidth, self._believed.network.link_delay_s)
         own.use_gain(self.system.gain)
         link = RateLink(bandwidth, self.network.link_delay_s) if self._links is None else self._links[number]
         return Device(number, DeviceCore(own, fallback=fallback, probe=self._links is not None), link)
@@ -107,7 +134,7 @@ class World:
 
     def connect(self, device: Device, epoch: int = 1) -> None:
         """Open a session for a device, or find out that it is refused."""
-        slowdown, bandwidth = self.system.kind(device.number)
+        slowdown, bandwidth = self._believed.kind(device.number)
         name = f"d{device.number}"
         codecs = tuple(sorted({coded.codec for exit in self.system.exits for coded in exit.codecs}))
         link = device.link
@@ -180,6 +207,7 @@ class World:
                 assert isinstance(crossed, Coded) or set(crossed) == {"x"}
                 options = self.system.options(0, work.size)
                 tail_s = float(options.tail_s[options.row_of(work.decision)])
+                tail_s *= 1.0 if self._spread is None else self._spread.tail()
 
                 def done() -> None:
                     logits = np.zeros((work.size, 2), np.float32)
@@ -241,7 +269,8 @@ class World:
         size = device.core.size_of(action.sequence)
         options = self.system.options(device.number, size)
         stop = options.index(action.exit, action.stop, action.codec)
-        return float(options.head_s[stop] - options.head_s[options.index(action.exit, action.start)])
+        head_s = float(options.head_s[stop] - options.head_s[options.index(action.exit, action.start)])
+        return head_s if self._spread is None else head_s * self._spread.head(device.number)
 
     def _carry(self, device: Device, action: device_job.Carry) -> None:
         options = self.system.options(device.number, action.size)
@@ -271,3 +300,15 @@ class World:
         """A sign of life on the control stream."""
         if device.token is not None and not self.cut_off(self.now_s):
             self.edge.control(device.token, Ping(0), self.now_s)
+
+
+def rehearse(
+    instance: Instance, policy: Policy, spread: Spread | None = None, believed: System | None = None
+) -> tuple[TaskRecord, ...]:
+    """What becomes of an instance's tasks if nothing goes wrong: `records[n]` is of task n; instants of the stream."""
+    rehearsal = Rehearsal(instance.system, policy, spread=spread, believed=believed)
+    for device in rehearsal.devices:
+        rehearsal.connect(device)
+    rehearsal.play(instance)
+    rehearsal.run()
+    return tuple(rehearsal.devices[task.device].records[number] for number, task in enumerate(instance.tasks))
