@@ -59,6 +59,9 @@ EdgeCodecs = Annotated[
         help="Codecs that decisions may name, with commas, or all; without it tensors cross as they are.",
     ),
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Tasks that the edge computes at the same time, one core each.")
+]
 _CONFIG_HELP = "TOML file with the settings of edge and devices; other options win over it."
 EdgeFile = Annotated[
     Path | None, typer.Option("--config", is_eager=True, callback=from_file("edge"), help=_CONFIG_HELP)
@@ -85,6 +88,7 @@ def edge(
     seed: Seed = _EDGE.seed,
     max_size: MaxSize = _EDGE.max_size,
     codecs: EdgeCodecs = _EDGE.codecs,
+    workers: Workers = _EDGE.workers,
     certs: Certs = _EDGE.certs,
     insecure: Insecure = _EDGE.insecure,
     metrics_port: MetricsPort = _EDGE.metrics_port,
@@ -109,6 +113,7 @@ def edge(
             seed,
             max_size,
             codecs,
+            workers,
             certs,
             insecure,
             metrics_port,

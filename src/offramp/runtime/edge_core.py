@@ -96,6 +96,11 @@ class EdgeCore:
         return self._queue.waiting
 
     @property
+    def workers(self) -> tuple[int, int]:
+        """Workers that compute, and all of them."""
+        return self._queue.busy, self._queue.workers
+
+    @property
     def devices(self) -> int:
         """Connected devices."""
         return len(self._sessions)

@@ -29,6 +29,16 @@ class WorkQueue:
         return len(self._waiting)
 
     @property
+    def workers(self) -> int:
+        """How many there are."""
+        return self._workers
+
+    @property
+    def busy(self) -> int:
+        """Workers that compute."""
+        return len(self._running)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         return not (self._waiting or self._running)

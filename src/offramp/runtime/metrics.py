@@ -56,6 +56,9 @@ class EdgeMetrics:
         core, counts = self._core, self._core.counts
         yield GaugeMetricFamily("offramp_edge_devices", "Connected devices.", value=core.devices)
         yield GaugeMetricFamily("offramp_edge_queue", "Uploads that wait.", value=core.waiting)
+        busy, workers = core.workers
+        yield GaugeMetricFamily("offramp_edge_workers", "Workers.", value=workers)
+        yield GaugeMetricFamily("offramp_edge_busy_workers", "Workers that compute.", value=busy)
         yield GaugeMetricFamily("offramp_edge_draining", "1 while it drains.", value=float(core.draining))
         yield GaugeMetricFamily("offramp_edge_drift", "Slower than at the start by.", value=core.speed.drift)
         yield CounterMetricFamily("offramp_edge_announced", "Tasks announced.", value=counts.announced)
