@@ -5,20 +5,25 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offramp.edge_queue import Batching, EdgeJob
 from offramp.equations import TIME_TOLERANCE_S
-from offramp.instance import Instance
+from offramp.instance import Instance, parse_instance
 from offramp.observation import TIMINGS, Observation, Timing
+from offramp.options import Gain, NetworkTerms, System
 from offramp.policies import POLICIES
+from offramp.profile import ExitCoefficients
 from offramp.schedule import Schedule
 from offramp.simulator import simulate, simulate_named
-from offramp.task import DROP, Decision
-from strategies import instances
+from offramp.task import DROP, Decision, Task
+from strategies import crowds, instances
 
 NAMES = sorted(set(POLICIES) & {"random", "greedy", "myopic", "device-only", "edge-only"})
 
@@ -83,7 +88,7 @@ def network_by_events(instance: Instance, decisions: list[Decision]) -> list[flo
     computing = [False] * system.devices
     sending = [False] * system.devices
     waiting: list[int] = []
-    idle = network.edge_workers
+    ends = [0.0] * network.edge_workers
 
     def row(number: int) -> tuple[float, float, float, bool]:
         task, decision = instance.tasks[number], decisions[number]
@@ -113,14 +118,60 @@ def network_by_events(instance: Instance, decisions: list[Decision]) -> list[flo
             sending[device] = True
             at(now_s + row(number)[1], "uploaded", number)
 
-    def start_edge(now_s: float) -> None:
-        nonlocal idle
-        while waiting and idle:
-            number = waiting.pop(0)
-            if now_s > instance.tasks[number].deadline_s + TIME_TOLERANCE_S:
+    def together(numbers: list[int]) -> float:
+        """Seconds of a batch: the layers behind the cut once, for all inputs."""
+        if len(numbers) == 1:
+            return row(numbers[0])[2]
+        chosen = decisions[numbers[0]]
+        total = sum(instance.tasks[number].size for number in numbers)
+        return sum(slope * total + base for slope, base in system.exits[chosen.exit - 1].edge_s[chosen.cut :])
+
+    def in_time(batch: list[int], line: list[int], busy: list[float], now_s: float) -> dict[int, float]:
+        """Tasks of a line that are on time if a worker runs a batch now and the rest go one by one: when they end."""
+        done = dict.fromkeys(batch, now_s + together(batch))
+        free = sorted([done[batch[0]], *busy])
+        for number in line:
+            if number not in done and free[0] <= instance.tasks[number].deadline_s + TIME_TOLERANCE_S:
+                done[number] = free.pop(0) + row(number)[2]
+                free = sorted([*free, done[number]])
+        return {
+            number: end_s
+            for number, end_s in done.items()
+            if end_s + network.answer_s <= instance.tasks[number].deadline_s + TIME_TOLERANCE_S
+        }
+
+    def batch_of(line: list[int], busy: list[float], now_s: float) -> list[int]:
+        batch = line[:1]
+        for number in line[1:]:
+            task = instance.tasks[number]
+            alone_s = now_s + row(number)[2] + network.answer_s
+            same = decisions[number].exit == decisions[line[0]].exit
+            same = same and decisions[number].cut == decisions[line[0]].cut
+            if not same or alone_s > task.deadline_s + TIME_TOLERANCE_S:
                 continue
-            idle -= 1
-            at(now_s + row(number)[2], "edge-done", number)
+            if len(batch) == network.max_batch:
+                break
+            before = in_time(batch, line, busy, now_s)
+            after = in_time([*batch, number], line, busy, now_s)
+            if number not in after or before.keys() - after.keys():
+                break
+            if number in before and after[number] > before[number]:
+                break
+            batch.append(number)
+        return batch
+
+    def start_edge(now_s: float) -> None:
+        while waiting and min(ends) <= now_s:
+            if now_s > instance.tasks[waiting[0]].deadline_s + TIME_TOLERANCE_S:
+                waiting.pop(0)
+                continue
+            ends.remove(min(ends))
+            batch = batch_of(waiting, [max(end_s, now_s) for end_s in ends], now_s)
+            end_s = now_s + together(batch)
+            ends.append(end_s)
+            for number in batch:
+                waiting.remove(number)
+                at(end_s, "edge-done", number)
 
     for number, (task, decision) in enumerate(zip(instance.tasks, decisions, strict=True)):
         if decision.exit:
@@ -147,7 +198,6 @@ def network_by_events(instance: Instance, decisions: list[Decision]) -> list[flo
             waiting.append(number)
             start_edge(now_s)
         elif kind == "edge-done":
-            idle += 1
             finish[number] = now_s + network.answer_s
             start_edge(now_s)
     return finish
@@ -169,8 +219,6 @@ class Replay:
 
 def generic(instance: Instance) -> Instance:
     """The instance with arrivals moved apart by odd fractions, so that no two events fall on one instant."""
-    from dataclasses import replace
-
     tasks = tuple(
         replace(task, arrival_s=task.arrival_s + number * 0.000713)
         for number, task in enumerate(instance.tasks)
@@ -190,6 +238,108 @@ def test_network_timing_agrees_with_an_event_calendar(drawn: Instance, data: st.
     assert [row.finish_s for row in schedule.tasks] == pytest.approx(
         network_by_events(instance, decisions), abs=1e-9
     )
+
+
+@given(crowds())
+@settings(max_examples=200)
+def test_batches_agree_with_an_event_calendar(drawn: tuple[Instance, list[Decision]]) -> None:
+    crowd, decisions = drawn
+    instance = generic(crowd)
+    schedule = simulate(instance, Replay(decisions), "network")
+    assert [row.finish_s for row in schedule.tasks] == pytest.approx(
+        network_by_events(instance, decisions), abs=1e-9
+    )
+
+
+@given(crowds())
+def test_a_batch_of_one_is_no_batch(drawn: tuple[Instance, list[Decision]]) -> None:
+    instance, decisions = drawn
+    system = instance.system
+    alone = replace(instance, system=replace(system, network=replace(system.network, max_batch=1)))
+    for network in (alone.system.network, replace(system.network, max_batch=7)):
+        apart = replace(
+            alone,
+            system=replace(alone.system, network=network),
+            tasks=tuple(replace(task, arrival_s=10.0 * n) for n, task in enumerate(instance.tasks)),
+        )
+        first, second = (simulate(each, Replay(decisions), "network") for each in (apart, replace(apart)))
+        assert first.to_json() == second.to_json()
+    text = alone.to_json()
+    assert "max_batch" not in text
+    assert parse_instance(text).system.network.max_batch == 1
+
+
+def waiting_job(order: int, exit: int, cut: int, deadline_s: float, size: int) -> EdgeJob:
+    return EdgeJob(0.0, order, 0.002 + 0.001 * size, deadline_s, order, size, Decision(exit, cut))
+
+
+def ends_one_by_one(
+    first: list[EdgeJob], takes_s: float, line: list[EdgeJob], busy: list[float]
+) -> list[int]:
+    """Which of a line are on time if a worker runs `first` now and the workers then take the rest in turn."""
+    met = [job.order for job in first if takes_s <= job.deadline_s]
+    free = [takes_s, *busy]
+    for job in line:
+        worker = free.index(min(free))
+        if job not in first and free[worker] <= job.deadline_s:
+            free[worker] += job.tail_s
+            if free[worker] <= job.deadline_s:
+                met.append(job.order)
+    return met
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 2), st.just(0), st.integers(1, 90).map(lambda n: 0.00107 * n), st.integers(1, 5)
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 30).map(lambda n: 0.00031 * n), max_size=2),
+)
+def test_joining_makes_no_task_late(
+    drawn: list[tuple[int, int, float, int]], most: int, busy: list[float]
+) -> None:
+    line = [waiting_job(order, *fields) for order, fields in enumerate(drawn)]
+
+    def duration(jobs: Sequence[EdgeJob]) -> float:
+        return 0.002 + 0.001 * sum(job.size for job in jobs)
+
+    batch, takes_s = Batching(most, 0.0, duration).begin(line, 0.0, busy)
+
+    assert batch[0] is line[0]
+    assert 1 <= len(batch) <= most
+    assert {job.block for job in batch} == {line[0].block}
+    assert takes_s == pytest.approx(duration(batch))
+    before = ends_one_by_one([line[0]], line[0].tail_s, line, busy)
+    after = ends_one_by_one(batch, takes_s, line, busy)
+    assert set(before) <= set(after)
+    assert {job.order for job in batch[1:]} <= set(after)
+
+
+def test_batches_save_what_layers_cost_beside_their_inputs() -> None:
+    """Four tasks of one input wait when a worker is free: alone each takes 3 ms, together 2 + 4 ms."""
+    edge_s = np.array([[0.001, 0.002]])
+    exit = ExitCoefficients(0.9, np.array([[0.0, 1.0]]), edge_s, np.array([[0.0, 1.0], [0.0, 1.0]]))
+    tasks = tuple(Task(0.0001 * device, 1, 0.1, device) for device in range(5))
+
+    def finishes(workers: int, max_batch: int, budget_s: float = 0.1) -> list[float | None]:
+        network = NetworkTerms(0.0, 0.0, 0.0, workers, max_batch)
+        system = System((exit,), (1.0,) * 5, (1e9,) * 5, Gain(), network)
+        instance = Instance(system, tuple(replace(task, budget_s=budget_s) for task in tasks))
+        rows = simulate(instance, Replay([Decision(1, 0)] * 5), "network").tasks
+        return [row.finish_s and round(row.finish_s, 4) for row in rows]
+
+    assert finishes(1, 1) == [0.003, 0.006, 0.009, 0.012, 0.015]
+    assert finishes(1, 4) == [0.003, 0.009, 0.009, 0.009, 0.009]
+    assert finishes(1, 2) == [0.003, 0.007, 0.007, 0.011, 0.011]
+    # Two workers: the fourth task would be there later if it joined the third; the fifth is sooner with the fourth.
+    assert finishes(2, 1) == [0.003, 0.0031, 0.006, 0.0061, 0.009]
+    assert finishes(2, 4) == [0.003, 0.0031, 0.006, 0.0071, 0.0071]
+    # With 6.2 ms the second task would be late in a batch of two; the third can only be late, and takes nobody along.
+    assert finishes(1, 4, 0.0062) == [0.003, 0.006, 0.009, None, None]
 
 
 @given(instances(), st.sampled_from(TIMINGS))

@@ -43,6 +43,14 @@ def tail_durations(layer_s: FloatArray) -> FloatArray:
     return np.concatenate((np.cumsum(layer_s[::-1])[::-1], np.zeros(1)))
 
 
+def batch_duration(tail_s: FloatArray, cut: int, decode_s: FloatArray) -> float:
+    """Seconds for tasks that the edge runs together from one cut: each is decoded, then all are one larger task.
+
+    `tail_s` is (l + 1,) for their inputs together, see `tail_durations`; `decode_s` (tasks,) is 0 without a codec.
+    """
+    return float(np.sum(decode_s) + tail_s[cut])
+
+
 def upload_duration(output_bytes: FloatArray, bandwidth_bytes_per_s: float) -> FloatArray:
     """Seconds to carry `output_bytes` over the link: t^tr = f²/w of Section II-B."""
     return output_bytes / bandwidth_bytes_per_s
@@ -107,7 +115,7 @@ def offloaded_finish(
 def network_finish(
     send_s: float | FloatArray,
     edge_start_s: float | FloatArray,
-    tail_s: FloatArray,
+    tail_s: float | FloatArray,
     answer_s: float,
     local: BoolArray,
 ) -> FloatArray:

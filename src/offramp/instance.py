@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,6 +160,15 @@ class Instance:
     tasks: tuple[Task, ...]
     scenario: Scenario | None = None
 
+    def with_edge(self, workers: int | None, max_batch: int | None) -> Instance:
+        """The same tasks before an edge with so many workers and batches. Raises OfframpError for a number below 1."""
+        changed = {"edge_workers": workers, "max_batch": max_batch}
+        given = {name: value for name, value in changed.items() if value is not None}
+        if not given:
+            return self
+        network = parse_value(NetworkTerms, asdict(self.system.network) | given, "edge")
+        return replace(self, system=replace(self.system, network=network))
+
     def to_json(self) -> str:
         """The file's text; the same bytes for the same instance."""
         system = self.system
@@ -178,6 +187,7 @@ class Instance:
                 "link_delay_s": system.network.link_delay_s,
                 "answer_s": system.network.answer_s,
                 "edge_workers": system.network.edge_workers,
+                **({"max_batch": system.network.max_batch} if system.network.max_batch > 1 else {}),
             },
             "exits": [exit.to_dict() for exit in system.exits],
             "tasks": [

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from offramp import equations
+from offramp.edge_queue import EdgeJob
 from offramp.link import Link, TraceLink
 from offramp.link_estimate import NOTHING_PENDING, Assumed, Belief, LinkEstimator, Pending, probe_bytes
 from offramp.observation import Backlog, Observation
 from offramp.options import System
 from offramp.schedule import ScheduledTask
-from offramp.state import EdgeJob, NetworkState
+from offramp.state import NetworkState
 from offramp.task import Task
 
 
@@ -57,13 +58,11 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What a task is to upload: its number in the stream, its bytes, and when its head is done."""
+    """What a task is to upload: when its head is done, its bytes, and what the edge then has to do."""
 
-    number: int
     ready_s: float
     size_bytes: float
-    deadline_s: float
-    tail_s: float
+    job: EdgeJob
 
 
 @dataclass(slots=True)
@@ -142,7 +141,7 @@ class Uplink:
 
     def _hopeless(self, upload: Upload, start_s: float) -> bool:
         there_s = start_s + upload.size_bytes / self.rate + self.belief.delay_s
-        return not equations.on_time(there_s, upload.deadline_s)
+        return not equations.on_time(there_s, upload.job.deadline_s)
 
 
 class LinkedState(NetworkState):
@@ -177,7 +176,7 @@ class LinkedState(NetworkState):
         """See `NetworkState`; `sent_s` is what is believed, and what crosses follows the link."""
         task = self._tasks[job.order]
         size_bytes = float(self._system.crossing_bytes(task.size)[row])
-        upload = Upload(job.order, ready_s, size_bytes, task.deadline_s, job.tail_s)
+        upload = Upload(ready_s, size_bytes, job)
         self._uplinks[task.device].waiting.append(upload)
         if equations.on_time(job.arrival_s, job.deadline_s):
             self._link_free_s[task.device] = sent_s
@@ -192,9 +191,8 @@ class LinkedState(NetworkState):
         for uplink in self._uplinks:
             for upload, arrival_s in uplink.carry(now_s):
                 if arrival_s is None:
-                    self._expected.pop(upload.number, None)
+                    self._expected.pop(upload.job.order, None)
                 else:
-                    job = EdgeJob(arrival_s, upload.number, upload.tail_s, upload.deadline_s, upload.number)
-                    self._queue.add(job)
+                    self._queue.add(dataclasses.replace(upload.job, arrival_s=arrival_s))
         for number in [job.order for job in self._queue.here(now_s)]:
             self._expected.pop(number, None)

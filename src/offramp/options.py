@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from offramp import equations
 from offramp.equations import BoolArray, FloatArray, IntArray
@@ -37,7 +38,8 @@ class NetworkTerms:
         decision_s: from a task's arrival until its device has the decision.
         link_delay_s: one-way delay of the uplink, beside its bandwidth.
         answer_s: from the end of the edge's work until the device has the answer.
-        edge_workers: tasks that the edge computes at the same time, >= 1.
+        edge_workers: tasks, or batches of tasks, that the edge computes at the same time, >= 1.
+        max_batch: tasks waiting at the same cut of the same exit that a worker may run together, >= 1.
     """
 
     __pydantic_config__ = _STRICT
@@ -46,6 +48,14 @@ class NetworkTerms:
     link_delay_s: Annotated[float, Field(ge=0)] = 0.0
     answer_s: Annotated[float, Field(ge=0)] = 0.001
     edge_workers: Annotated[int, Field(ge=1)] = 1
+    max_batch: Annotated[int, Field(ge=1)] = 1
+
+    @model_serializer(mode="wrap")
+    def _without_batches_of_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        if self.max_batch == 1:
+            del written["max_batch"]  # files from before there were batches stay as they were, to the byte
+        return written
 
 
 class CutCosts(NamedTuple):
@@ -85,6 +95,20 @@ def cut_costs(exit: ExitCoefficients, size: int) -> CutCosts:
         np.concatenate((tail_s, decode_s + tail_s[coded])),
         np.concatenate((accuracy, np.array([each.accuracy for each in exit.codecs]))),
     )
+
+
+def batch_costs(exit: ExitCoefficients, cut: int, parts: Sequence[tuple[str, int]]) -> float:
+    """Seconds on the edge for tasks that are run together behind a cut: (codec, size) of each.
+
+    ValueError for a codec that is not there.
+    """
+    decode = {coded.codec: coded.edge_s for coded in exit.codecs if coded.cut == cut} | {UNCODED: (0.0, 0.0)}
+    unknown = {codec for codec, _ in parts} - decode.keys()
+    if unknown:
+        raise ValueError(f"no codec {', '.join(sorted(unknown))} at cut {cut}")
+    decode_s = [equations.linear(np.array([decode[codec]]), size)[0] for codec, size in parts]
+    tail_s = equations.tail_durations(exit.layer_s("edge", sum(size for _, size in parts)))
+    return equations.batch_duration(tail_s, cut, np.array(decode_s))
 
 
 SAME_ACCURACY = 5e-4
@@ -193,6 +217,7 @@ class System:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tables", lru_cache(maxsize=4096)(self._build))
         object.__setattr__(self, "_at_rates", lru_cache(maxsize=4096)(self._at_rate))
+        object.__setattr__(self, "_batches", lru_cache(maxsize=65536)(self._batch))
         object.__setattr__(self, "_crossing", lru_cache(maxsize=256)(self._crossing_bytes))
 
     @property
@@ -221,6 +246,16 @@ class System:
             return self.options(device, size)
         table: OptionTable = self._at_rates(slowdown, own, size, bandwidth_bytes_per_s)  # type: ignore[attr-defined]
         return table
+
+    def batch_s(self, tasks: Sequence[tuple[Decision, int]]) -> float:
+        """Seconds on the edge for decided tasks of so many inputs that are run together: one exit, one cut."""
+        first, _ = tasks[0]
+        parts = tuple((decision.codec, size) for decision, size in tasks)
+        seconds: float = self._batches(first.exit, first.cut, parts)  # type: ignore[attr-defined]
+        return seconds
+
+    def _batch(self, exit: int, cut: int, parts: tuple[tuple[str, int], ...]) -> float:
+        return batch_costs(self.exits[exit - 1], cut, parts)
 
     def crossing_bytes(self, size: int) -> FloatArray:
         """Bytes that each row of an option table uploads for a task of `size` inputs."""

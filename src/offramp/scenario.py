@@ -75,6 +75,8 @@ class Scenario(BaseModel):
         p: float | None = None,
         k: float | None = None,
         slot_s: float | None = None,
+        edge_workers: int | None = None,
+        max_batch: int | None = None,
     ) -> Scenario:
         """This scenario with some values replaced; `p` makes the arrivals Bernoulli. OfframpError if bad."""
         update: dict[str, object] = {
@@ -86,6 +88,9 @@ class Scenario(BaseModel):
             if not 0 < p <= 1:
                 raise OfframpError("p", p, "must be in (0, 1]", "give a probability")
             update["arrivals"] = {"kind": "bernoulli", "probability": p}
+        edge = {"edge_workers": edge_workers, "max_batch": max_batch}
+        if given := {name: value for name, value in edge.items() if value is not None}:
+            update["network"] = self.model_dump()["network"] | given
         return parse_value(Scenario, self.model_dump() | update, "scenario")
 
 

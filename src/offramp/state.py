@@ -6,14 +6,14 @@ by what it sees.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from offramp import equations
+from offramp.edge_queue import Batching, EdgeJob, EdgeQueue
 from offramp.equations import FloatArray
 from offramp.instance import Instance
 from offramp.observation import Backlog, Observation, Timing
@@ -99,71 +99,6 @@ class PaperState:
         return self._rows
 
 
-@dataclass(order=True, slots=True)
-class EdgeJob:
-    """Work on its way to the edge or waiting there; ordered by arrival at the edge, then by decision."""
-
-    arrival_s: float
-    order: int
-    tail_s: float = field(compare=False)
-    deadline_s: float = field(compare=False)
-    key: Hashable = field(compare=False)
-
-
-class EdgeQueue:
-    """The edge under `network`: first come first served by arrival at the edge, W workers, no expired work.
-
-    `busy_until_s` holds the end of what workers compute already, if the queue does not start idle.
-    """
-
-    def __init__(self, workers: int, busy_until_s: Sequence[float] = ()) -> None:
-        self._free_s = [*busy_until_s, *[_NEVER] * (workers - len(busy_until_s))]
-        heapq.heapify(self._free_s)
-        self._jobs: list[EdgeJob] = []
-
-    def add(self, job: EdgeJob) -> None:
-        """Announce work that will reach the edge at `job.arrival_s`."""
-        heapq.heappush(self._jobs, job)
-
-    def advance(self, now_s: float) -> list[tuple[EdgeJob, float | None]]:
-        """Start what starts by `now_s`: (job, instant it starts; None if it had expired by then)."""
-        started: list[tuple[EdgeJob, float | None]] = []
-        while self._jobs:
-            start_s = max(self._jobs[0].arrival_s, self._free_s[0])
-            if start_s > now_s:
-                break
-            job = heapq.heappop(self._jobs)
-            if not equations.on_time(start_s, job.deadline_s):
-                started.append((job, None))
-                continue
-            heapq.heapreplace(self._free_s, start_s + job.tail_s)
-            started.append((job, start_s))
-        return started
-
-    def here(self, now_s: float) -> list[EdgeJob]:
-        """The work that has reached the edge and waits."""
-        return [job for job in self._jobs if job.arrival_s <= now_s]
-
-    def with_jobs(self, jobs: Iterable[EdgeJob]) -> EdgeQueue:
-        """The same workers, busy as they are, with other work before them."""
-        other = EdgeQueue(len(self._free_s), self._free_s)
-        for job in jobs:
-            other.add(job)
-        return other
-
-    def forecast(self) -> tuple[FloatArray, FloatArray]:
-        """(J,) arrivals of the jobs that have not started, and (J + 1,) when work behind the first j can start."""
-        free_s = list(self._free_s)
-        arrivals_s, after_s = [], [free_s[0]]
-        for job in sorted(self._jobs):
-            start_s = max(job.arrival_s, free_s[0])
-            if equations.on_time(start_s, job.deadline_s):
-                heapq.heapreplace(free_s, start_s + job.tail_s)
-            arrivals_s.append(job.arrival_s)
-            after_s.append(free_s[0])
-        return np.array(arrivals_s), np.array(after_s)
-
-
 class NetworkState:
     """What the runtime does: one head and one upload at a time a device, and the edge's queue (design §4)."""
 
@@ -171,7 +106,7 @@ class NetworkState:
         self._system = system
         self._device_free_s = np.full(system.devices, _NEVER)
         self._link_free_s = np.full(system.devices, _NEVER)
-        self._queue = EdgeQueue(system.network.edge_workers)
+        self._queue = EdgeQueue(system.network.edge_workers, batching=batching_of(system))
         self._rows: list[ScheduledTask] = []
         self._tasks: list[Task] = []
 
@@ -208,9 +143,11 @@ class NetworkState:
         self._rows.append(placed_task(decision, device_start_s, send_s))
         number = len(self._rows) - 1
         if options.local[row]:
-            self._finish(number, None)
+            self._finish(number, None, 0.0)
             return
-        job = EdgeJob(arrival_s, number, float(options.tail_s[row]), task.deadline_s, number)
+        job = EdgeJob(
+            arrival_s, number, float(options.tail_s[row]), task.deadline_s, number, task.size, decision
+        )
         self._upload(job, row, send_s, sent_s)
 
     def _upload(self, job: EdgeJob, row: int, ready_s: float, sent_s: float) -> None:
@@ -225,11 +162,11 @@ class NetworkState:
         return self._rows
 
     def _run_edge(self, now_s: float) -> None:
-        for job, start_s in self._queue.advance(now_s):
+        for job, start_s, takes_s in self._queue.advance(now_s):
             if start_s is not None:
-                self._finish(job.order, start_s)
+                self._finish(job.order, start_s, takes_s)
 
-    def _finish(self, number: int, edge_start_s: float | None) -> None:
+    def _finish(self, number: int, edge_start_s: float | None, tail_s: float) -> None:
         task, placed = self._tasks[number], self._rows[number]
         options = self._system.options(task.device, task.size)
         row = options.index(placed.exit, placed.cut, placed.codec)
@@ -237,7 +174,7 @@ class NetworkState:
             equations.network_finish(
                 placed.send_s or 0.0,
                 edge_start_s or 0.0,
-                options.tail_s[row],
+                tail_s,
                 self._system.network.answer_s,
                 options.local[row],
             )
@@ -247,6 +184,16 @@ class NetworkState:
         self._rows[number] = replace(
             placed, edge_start_s=edge_start_s, finish_s=finish_s, on_time=met, gain=gain
         )
+
+
+def batching_of(system: System) -> Batching:
+    """What the system's edge may run together, timed by its coefficients."""
+    network = system.network
+
+    def duration(jobs: Sequence[EdgeJob]) -> float:
+        return system.batch_s([(job.decision, job.size) for job in jobs])
+
+    return Batching(network.max_batch, network.answer_s, duration)
 
 
 def placed_task(decision: Decision, device_start_s: float | None, send_s: float | None) -> ScheduledTask:

@@ -189,5 +189,5 @@ def test_a_draining_edge_ends_what_it_has(bench: Bench) -> None:
     assert not bench.edge.idle
     (run,) = bench.upload(verdict)
     assert isinstance(run, Run)
-    bench.edge.computed(run.work, ("x", np.zeros((2, 2), np.float32)), bench.now_s, 0.01)
+    bench.edge.computed(run.batch, [("x", np.zeros((2, 2), np.float32))], bench.now_s, 0.01)
     assert bench.edge.idle

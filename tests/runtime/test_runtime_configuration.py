@@ -58,6 +58,8 @@ SETTINGS = {
         "policy_file": paths,
         "scenario": paths,
         "adapt": st.booleans(),
+        "workers": st.integers(1, 256),
+        "max_batch": st.integers(1, 64),
     },
     "device": COMMON
     | {

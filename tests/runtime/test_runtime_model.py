@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offramp.instance import Instance
@@ -18,7 +18,7 @@ from offramp.runtime.outcomes import End
 from offramp.runtime.rehearsal import Rehearsal
 from offramp.simulator import simulate
 from offramp.task import DROP, Decision
-from strategies import instances
+from strategies import crowds, instances
 
 
 def generic(instance: Instance) -> Instance:
@@ -107,6 +107,23 @@ def test_any_decisions_take_the_times_of_the_network_model(instance: Instance, d
             assert record.end is End.EXPIRED
         else:
             assert record.end is (End.ON_TIME if row.on_time else End.LATE)
+
+
+@given(crowds())
+@settings(max_examples=200)
+def test_tasks_are_run_together_as_in_the_network_model(drawn: tuple[Instance, list[Decision]]) -> None:
+    crowd, decisions = drawn
+    instance = generic(crowd)
+    schedule = simulate(instance, Replay(decisions), "network")
+    world = play(instance, Replay(decisions))
+    counts = world.edge.counts
+    for number, (task, row) in enumerate(zip(instance.tasks, schedule.tasks, strict=True)):
+        record = world.devices[task.device].records[number]
+        assert record.measured.finish_s == pytest.approx(row.finish_s, abs=1e-6)
+    ran = [row for row in schedule.tasks if row.edge_start_s is not None]
+    assert counts.answered == len(ran)
+    assert counts.runs == len({(row.edge_start_s, row.finish_s, row.exit, row.cut) for row in ran})
+    assert world.edge.idle
 
 
 @given(instances().map(generic) | coded_instances())

@@ -28,6 +28,7 @@ TERMS = st.builds(
     link_delay_s=st.sampled_from([0.0, 0.003]),
     answer_s=st.sampled_from([0.0, 0.001]),
     edge_workers=st.integers(1, 3),
+    max_batch=st.integers(1, 3),
 )
 
 

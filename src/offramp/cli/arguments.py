@@ -45,6 +45,14 @@ Adapt = Annotated[
         "--adapt/--no-adapt", help="Whether planner and lookahead may plan anew for changed traffic."
     ),
 ]
+EdgeWorkers = Annotated[
+    int | None,
+    typer.Option("--edge-workers", help="Tasks that the edge computes at the same time (network timing)."),
+]
+MaxBatch = Annotated[
+    int | None,
+    typer.Option("--max-batch", help="Waiting tasks that the edge may run together (network timing)."),
+]
 BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", help="Model bundle whose profile to use; without it the bundled one."),
@@ -67,9 +75,13 @@ def scenario_from(
     p: float | None = None,
     k: float | None = None,
     slot_s: float | None = None,
+    edge_workers: int | None = None,
+    max_batch: int | None = None,
 ) -> Scenario:
     """The file's or the reference scenario with the options that were given. Raises OfframpError."""
-    return load_scenario(path).changed(tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    return load_scenario(path).changed(
+        tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s, edge_workers=edge_workers, max_batch=max_batch
+    )
 
 
 def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoefficients, ...]:

@@ -16,7 +16,9 @@ from offramp.cli.arguments import (
     Assume,
     BudgetFactor,
     Devices,
+    EdgeWorkers,
     JsonFlag,
+    MaxBatch,
     ScenarioFile,
     Seed,
     SlotLength,
@@ -58,6 +60,8 @@ def demo(
     bundle: RuntimeBundle = None,
     codecs: EdgeCodecs = "",
     confidence: Confidence = None,
+    edge_workers: EdgeWorkers = None,
+    max_batch: MaxBatch = None,
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
     ] = None,
@@ -75,7 +79,16 @@ def demo(
     from offramp.scenario import load_scenario
     from offramp.validation import dump_json, write_atomically
 
-    drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    drawn_from = scenario_from(
+        scenario,
+        tasks=tasks,
+        devices=devices,
+        p=p,
+        k=k,
+        slot_s=slot_s,
+        edge_workers=edge_workers,
+        max_batch=max_batch,
+    )
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = policy_or_default(policy)
     settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs, confidence)

@@ -59,6 +59,13 @@ EdgeCodecs = Annotated[
         help="Codecs that decisions may name, with commas, or all; without it tensors cross as they are.",
     ),
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", help="Tasks that the edge computes at the same time, one core each.")
+]
+MaxBatch = Annotated[
+    int,
+    typer.Option("--max-batch", help="Waiting tasks of one exit and cut that a worker may run together."),
+]
 _CONFIG_HELP = "TOML file with the settings of edge and devices; other options win over it."
 EdgeFile = Annotated[
     Path | None, typer.Option("--config", is_eager=True, callback=from_file("edge"), help=_CONFIG_HELP)
@@ -85,6 +92,8 @@ def edge(
     seed: Seed = _EDGE.seed,
     max_size: MaxSize = _EDGE.max_size,
     codecs: EdgeCodecs = _EDGE.codecs,
+    workers: Workers = _EDGE.workers,
+    max_batch: MaxBatch = _EDGE.max_batch,
     certs: Certs = _EDGE.certs,
     insecure: Insecure = _EDGE.insecure,
     metrics_port: MetricsPort = _EDGE.metrics_port,
@@ -109,6 +118,8 @@ def edge(
             seed,
             max_size,
             codecs,
+            workers,
+            max_batch,
             certs,
             insecure,
             metrics_port,

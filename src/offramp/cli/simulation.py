@@ -18,7 +18,9 @@ from offramp.cli.arguments import (
     BundleOption,
     Codecs,
     Devices,
+    EdgeWorkers,
     JsonFlag,
+    MaxBatch,
     ScenarioFile,
     Seed,
     SlotLength,
@@ -133,6 +135,8 @@ def simulate(
     ] = None,
     assume: Assume = None,
     adapt: Adapt = True,
+    edge_workers: EdgeWorkers = None,
+    max_batch: MaxBatch = None,
     link_trace: LinkTrace = None,
     link_start_s: LinkStart = 0.0,
     assume_link: AssumeLink = ESTIMATE,
@@ -147,7 +151,7 @@ def simulate(
 
     chosen = timing_of(timing)
     replay = replay_of(link_trace, link_start_s, assume_link, chosen)
-    loaded = load_instance(instance)
+    loaded = load_instance(instance).with_edge(edge_workers, max_batch)
     told = loaded.scenario if assume is None else load_scenario(assume)
     context = Context(loaded.system, chosen, told, policy_rng(seed), policy_file, adapt)
     schedule = run(loaded, make_policy(policy, context), chosen, replay)
@@ -188,6 +192,8 @@ def compare(
     slot_s: SlotLength = None,
     bundle: BundleOption = None,
     codecs: Codecs = None,
+    edge_workers: EdgeWorkers = None,
+    max_batch: MaxBatch = None,
     optimum: Annotated[bool, typer.Option(help="Solve or bound each instance, too.")] = True,
     link_trace: LinkTrace = None,
     link_start_s: LinkStart = 0.0,
@@ -198,7 +204,16 @@ def compare(
     from offramp.experiments import compare as experiment
 
     names = names_of(policies, POLICIES, "policies")
-    drawn_from = scenario_from(scenario, tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s)
+    drawn_from = scenario_from(
+        scenario,
+        tasks=tasks,
+        devices=devices,
+        p=p,
+        k=k,
+        slot_s=slot_s,
+        edge_workers=edge_workers,
+        max_batch=max_batch,
+    )
     chosen = timing_of(timing)
     replay = replay_of(link_trace, link_start_s, assume_link, chosen)
     # No solver bounds what recorded links allow.

@@ -29,6 +29,10 @@ from offramp.validation import one_line, read_text
 
 MOST_INPUTS = 1000
 """No task may be larger than this, whatever the settings say."""
+MOST_WORKERS = 256
+"""Tasks that one edge may compute at the same time."""
+MOST_BATCH = 64
+"""Tasks that one worker may run together."""
 LAST_PORT = 65535
 _FOLDER = "folder"
 
@@ -92,6 +96,8 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
 FilePath = Annotated[Path, Strict(False), AfterValidator(_beside_the_file)]
 Port = Annotated[int, Field(ge=0, le=LAST_PORT)]
 Size = Annotated[int, Field(ge=1, le=MOST_INPUTS)]
+Workers = Annotated[int, Field(ge=1, le=MOST_WORKERS)]
+Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
 CodecNames = Annotated[str, _passing(_codecs)]
 LogFormat = Annotated[str, _passing(check_log_format), Field(json_schema_extra={"enum": list(FORMATS)})]
 
@@ -126,6 +132,8 @@ class EdgeConfig(_Table):
     scenario: FilePath | None = None
     adapt: bool = True
     codecs: CodecNames = ""
+    workers: Workers = 1
+    max_batch: Batch = 1
 
 
 class DeviceConfig(_Table):

@@ -22,7 +22,7 @@ from offramp.options import worthwhile
 from offramp.profile import ExitCoefficients, check_confidence
 from offramp.runtime.configuration import check_policy_name
 from offramp.runtime.device_main import FROM_SUPERVISOR
-from offramp.runtime.edge_main import exits_with
+from offramp.runtime.edge_main import check_edge, exits_with
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.summary import summarise
 from offramp.runtime.supervision import Child, ChildError
@@ -93,6 +93,7 @@ def check_settings(settings: DemoSettings) -> None:
     """Raises OfframpError for a policy or codec that does not exist, or devices that this machine cannot stand for."""
     check_policy_name(settings.policy)
     chosen_codecs(settings.codecs)
+    check_edge(settings.scenario.network.edge_workers, settings.scenario.network.max_batch)
     if settings.confidence is not None:
         check_confidence(settings.confidence)
     fastest = min(settings.scenario.slowdowns)
@@ -251,6 +252,8 @@ class _Supervisor:
         settings = self._settings
         arguments = ["edge", "--port", "0", "--policy", settings.policy, "--seed", str(settings.seed)]
         arguments += ["--scenario", str(self._scenario_file), "--max-size", str(self._max_size())]
+        network = settings.scenario.network
+        arguments += ["--workers", str(network.edge_workers), "--max-batch", str(network.max_batch)]
         if settings.policy_file is not None:
             arguments += ["--policy-file", str(settings.policy_file)]
         if not settings.adapt:

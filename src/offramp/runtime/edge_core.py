@@ -9,11 +9,11 @@ import numpy as np
 from offramp.model.tensors import Array, TensorSpec
 from offramp.observation import Observation
 from offramp.policies import Policy
-from offramp.runtime.edge_job import Action, Counts, Hang, Remake, Reply, Run, Say, Work
+from offramp.runtime.edge_job import Action, Batch, Counts, Hang, Remake, Reply, Run, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
 from offramp.runtime.forecast import Forecast, RunningSpeed
-from offramp.runtime.processor import Coded
+from offramp.runtime.processor import Coded, Crossed
 from offramp.runtime.protocol import (
     VERSION,
     Announce,
@@ -58,7 +58,6 @@ class EdgeCore:
         model_sha256: str,
         policy_name: str,
         interim: Policy,
-        workers: int = 1,
         limits: Limits | None = None,
     ) -> None:
         self.counts = Counts()
@@ -71,7 +70,7 @@ class EdgeCore:
         self._version = 0
         self._limits = limits or Limits()
         self._sessions = Sessions(self._limits)
-        self._queue = WorkQueue(workers, self._limits.fit)
+        self._queue = WorkQueue(forecast.network.edge_workers, self._limits.fit, forecast.batching())
         self.draining = False
         self._actions: list[Action] = []
 
@@ -94,6 +93,11 @@ class EdgeCore:
     def waiting(self) -> int:
         """Uploads that wait for a worker."""
         return self._queue.waiting
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        """Workers that compute, and all of them."""
+        return self._queue.busy, self._queue.workers
 
     @property
     def devices(self) -> int:
@@ -251,27 +255,29 @@ class EdgeCore:
         self._start(now_s)
 
     def _start(self, now_s: float) -> None:
-        for work, refusal in self._queue.start(now_s):
-            if refusal is not None:
+        for started in self._queue.start(now_s):
+            if isinstance(started, Batch):
+                self._actions.append(Run(started, tuple(map(_handed_over, started.works))))
+            else:
+                work, refusal = started
                 self._decline(work.session, work.sequence, refusal)
-                continue
-            crossed, work.crossed = work.crossed, None
-            assert crossed is not None
-            self._actions.append(Run(work, crossed))
 
     def computed(
-        self, work: Work, logits: tuple[str, Array] | Refusal, now_s: float, computed_s: float
+        self, batch: Batch, made: Sequence[tuple[str, Array] | Refusal], now_s: float, computed_s: float
     ) -> None:
-        """A worker is done: the output's name and logits, or why there are none."""
-        self._queue.done(work)
-        if isinstance(logits, Refusal):
-            self._decline(work.session, work.sequence, logits)
-        else:
+        """A worker is done: for each of the batch the output's name and logits, or why there are none."""
+        self._queue.done(batch)
+        self.counts.runs += 1
+        for work, logits in zip(batch.works, made, strict=True):
+            if isinstance(logits, Refusal):
+                self._decline(work.session, work.sequence, logits)
+                continue
             self.counts.answered += 1
-            waited_s = max(0.0, work.start_s - work.arrival_s)
+            waited_s = max(0.0, batch.start_s - work.arrival_s)
             answer = Answer(work.sequence, wire_of(*logits), waited_s, computed_s)
             self._reply(work.session, answer)
-            self._forecast.computed(self._forecast.tail_s(work.decision, work.size), computed_s)
+        if not any(isinstance(logits, Refusal) for logits in made):
+            self._forecast.computed(self._forecast.batch_s(batch.tasks), computed_s)
         self._start(now_s)
 
     def _decline(self, token: bytes, sequence: int, reason: Refusal) -> None:
@@ -328,3 +334,10 @@ class EdgeCore:
         system = self._forecast.system
         if system is not None:
             self._actions.append(Remake(self._version, system))
+
+
+def _handed_over(work: Work) -> Crossed:
+    """What has crossed for a task, which the worker now has."""
+    crossed, work.crossed = work.crossed, None
+    assert crossed is not None
+    return crossed

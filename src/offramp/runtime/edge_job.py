@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from offramp.options import System
 from offramp.runtime.processor import Crossed
 from offramp.runtime.protocol import Message, Refusal
@@ -31,10 +29,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Compute the layers behind a cut from what has crossed; then call `EdgeCore.computed`."""
+    """Compute the layers behind a cut from what has crossed, together for all; then call `EdgeCore.computed`."""
 
-    work: Work
-    crossed: Crossed
+    batch: Batch
+    crossed: tuple[Crossed, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +65,32 @@ class Work:
     arrival_s: float
     deadline_s: float
     crossed: Crossed | None = None
-    start_s: float = np.nan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One task or several, of one exit and cut, that a worker runs since `start_s`, for `takes_s` as predicted."""
+
+    works: tuple[Work, ...]
+    start_s: float
+    takes_s: float
+
+    @property
+    def tasks(self) -> tuple[tuple[Decision, int], ...]:
+        """Decision and size of each."""
+        return tuple((work.decision, work.size) for work in self.works)
 
 
 @dataclass(slots=True)
 class Counts:
-    """What the edge has done so far."""
+    """What the edge has done so far; `runs` is less than `answered` where tasks were run together."""
 
     announced: int = 0
     decided: int = 0
     turned_away: dict[Refusal, int] = field(default_factory=dict)
     chosen: dict[Decision, int] = field(default_factory=dict)
     answered: int = 0
+    runs: int = 0
     declined: dict[Refusal, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from offramp.options import Gain, NetworkTerms, System, worthwhile
 from offramp.policies import Context, Policy, make_policy
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients, measured_codecs
-from offramp.runtime.configuration import LAST_PORT, MOST_INPUTS, check_policy_name
+from offramp.runtime.configuration import LAST_PORT, MOST_BATCH, MOST_INPUTS, MOST_WORKERS, check_policy_name
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """What `offramp edge` is told. `scenario` is what the policy may know of the tasks to come, `adapt` whether it
-    may come to think otherwise. `codecs`: see `exits_with`.
+    may come to think otherwise. `codecs`: see `exits_with`. `workers` and `max_batch`: see
+    `NetworkTerms`.
     """
 
     host: str
@@ -51,6 +52,8 @@ class EdgeSettings:
     seed: int
     max_size: int
     codecs: str
+    workers: int
+    max_batch: int
     certs: Path | None
     insecure: bool
     metrics_port: int | None
@@ -61,6 +64,14 @@ def check_max_size(max_size: int) -> None:
     """Raises OfframpError if tasks cannot be so large."""
     if not 1 <= max_size <= MOST_INPUTS:
         raise OfframpError("max-size", max_size, f"in 1..{MOST_INPUTS}", "choose another")
+
+
+def check_edge(workers: int, max_batch: int) -> None:
+    """Raises OfframpError if an edge cannot have so many workers, or run so many tasks together."""
+    if not 1 <= workers <= MOST_WORKERS:
+        raise OfframpError("workers", workers, f"in 1..{MOST_WORKERS}", "one for each core is enough")
+    if not 1 <= max_batch <= MOST_BATCH:
+        raise OfframpError("max-batch", max_batch, f"in 1..{MOST_BATCH}", "1 runs each task alone")
 
 
 def cap_of(bundle: Bundle, max_size: int) -> int:
@@ -96,16 +107,22 @@ def run_edge(settings: EdgeSettings) -> None:
     if not 0 <= settings.port <= LAST_PORT:
         raise OfframpError("port", settings.port, f"in 0..{LAST_PORT}, 0 for a free one", "choose another")
     check_max_size(settings.max_size)
+    check_edge(settings.workers, settings.max_batch)
     from offramp.model.bundle import load_bundle
 
     scenario = None if settings.scenario is None else load_scenario(settings.scenario)
     bundle = load_bundle(settings.bundle)
     exits = worthwhile(exits_with(bundle, settings.codecs))
     executor = load_executor(bundle)
+    network = dataclasses.replace(
+        scenario.network if scenario else NetworkTerms(),
+        edge_workers=settings.workers,
+        max_batch=settings.max_batch,
+    )
     forecast = Forecast(
         exits,
         scenario.gain if scenario else Gain(),
-        dataclasses.replace(scenario.network if scenario else NetworkTerms(), edge_workers=1),
+        network,
         edge_factor=calibrate(executor, exits),
     )
     core = EdgeCore(
@@ -186,8 +203,8 @@ async def _serve(
         Processor(executor),
         policy_maker(settings, scenario),
         time.monotonic,
-        layers=executor.layers,
         max_frame_bytes=cap,
+        workers=settings.workers,
         on_policy=on_policy,
         identity=identity,
         revoked=revoked,

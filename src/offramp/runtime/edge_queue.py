@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from offramp.edge_queue import Batching, EdgeJob, EdgeQueue
 from offramp.equations import on_time
-from offramp.runtime.edge_job import Work
+from offramp.runtime.edge_job import Batch, Work
 from offramp.runtime.protocol import Refusal
-from offramp.state import EdgeJob, EdgeQueue
 
 
 class WorkQueue:
     """First come, first served, by a number of workers; what has expired is not started.
 
-    `fit`: share of a tail's predicted time that must be left before the deadline for it to be started.
+    `fit`: share of a tail's predicted time that must be left before the deadline for it to be started. `batching`
+    says what else a worker that begins a task takes along.
     """
 
-    def __init__(self, workers: int, fit: float) -> None:
+    def __init__(self, workers: int, fit: float, batching: Batching) -> None:
         self._workers = workers
         self._fit = fit
+        self._batching = batching
         self._waiting: deque[Work] = deque()
-        self._running: list[Work] = []
+        self._running: list[Batch] = []
 
     @property
     def waiting(self) -> int:
         """Uploads that wait for a worker."""
         return len(self._waiting)
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return self._workers
+
+    @property
+    def busy(self) -> int:
+        """Workers that compute."""
+        return len(self._running)
 
     @property
     def idle(self) -> bool:
@@ -45,12 +57,12 @@ class WorkQueue:
             if work.session != session or (sequence is not None and work.sequence != sequence)
         )
 
-    def done(self, work: Work) -> None:
+    def done(self, batch: Batch) -> None:
         """A worker is free again."""
-        self._running.remove(work)
+        self._running.remove(batch)
 
-    def start(self, now_s: float) -> Iterator[tuple[Work, Refusal | None]]:
-        """Give the free workers what waits: each work that begins now, or why it must not."""
+    def start(self, now_s: float) -> Iterator[Batch | tuple[Work, Refusal]]:
+        """Give the free workers what waits: each batch that begins now, and what must not and why."""
         while self._waiting and len(self._running) < self._workers:
             work = self._waiting.popleft()
             if not on_time(now_s, work.deadline_s):
@@ -58,19 +70,40 @@ class WorkQueue:
             elif not on_time(now_s + self._fit * work.tail_s, work.deadline_s):
                 yield work, Refusal.TOO_LATE
             else:
-                work.start_s = now_s
-                self._running.append(work)
-                yield work, None
+                batch = self._begin(work, now_s)
+                self._running.append(batch)
+                yield batch
+
+    def _begin(self, first: Work, now_s: float) -> Batch:
+        if self._batching.most == 1 or not self._waiting:
+            return Batch((first,), now_s, first.tail_s)
+        line = _jobs((first, *self._waiting))
+        # A worker without work is free now; the others are when what they run is predicted to end.
+        busy_s = self._busy_until_s(now_s)
+        others_free_s = [*busy_s, *[now_s] * (self._workers - 1 - len(busy_s))]
+        jobs, takes_s = self._batching.begin(line, now_s, others_free_s)
+        places = {job.order for job in jobs}
+        works = (first, *(work for place, work in enumerate(self._waiting, 1) if place in places))
+        self._waiting = deque(work for place, work in enumerate(self._waiting, 1) if place not in places)
+        return Batch(works, now_s, takes_s)
+
+    def _busy_until_s(self, now_s: float) -> list[float]:
+        return [max(now_s, batch.start_s + batch.takes_s) for batch in self._running]
 
     def forecast(self, expected: Iterable[Work], now_s: float) -> EdgeQueue:
         """The edge's work as the timing model sees it: what runs, what waits, and what is on its way."""
-        busy = [max(now_s, work.start_s + work.tail_s) for work in self._running]
-        queue = EdgeQueue(self._workers, busy)
-        order = 0
-        for order, work in enumerate(self._waiting):
-            queue.add(EdgeJob(work.arrival_s, order, work.tail_s, work.deadline_s, work.sequence))
-        for work in expected:
-            order += 1
-            arrival_s = max(work.arrival_s, now_s)
-            queue.add(EdgeJob(arrival_s, order, work.tail_s, work.deadline_s, work.sequence))
+        queue = EdgeQueue(self._workers, self._busy_until_s(now_s), self._batching)
+        jobs = _jobs((*self._waiting, *expected))
+        for job in jobs[len(self._waiting) :]:
+            job.arrival_s = max(job.arrival_s, now_s)
+        for job in jobs:
+            queue.add(job)
         return queue
+
+
+def _jobs(works: Sequence[Work]) -> list[EdgeJob]:
+    """As the timing model has them, in this order."""
+    return [
+        EdgeJob(work.arrival_s, place, work.tail_s, work.deadline_s, work.sequence, work.size, work.decision)
+        for place, work in enumerate(works)
+    ]

@@ -18,7 +18,7 @@ from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
-from offramp.runtime.processor import BadPayloadError, Processor
+from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
     Attach,
     Hello,
@@ -59,7 +59,6 @@ class EdgeServer:
         make_policy: MakePolicy,
         clock: Callable[[], float],
         *,
-        layers: Callable[[int], int],
         max_frame_bytes: int,
         max_streams: int = 4096,
         workers: int = 1,
@@ -76,7 +75,6 @@ class EdgeServer:
         self._make_policy = make_policy
         self._on_policy = on_policy
         self._clock = clock
-        self._layers = layers
         self._streams: dict[bytes, Streams] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
@@ -264,24 +262,20 @@ class EdgeServer:
                 reader.cancel()
 
     async def _run(self, action: edge_job.Run) -> None:
-        work = action.work
-        loop = asyncio.get_running_loop()
-        exit = work.decision.exit
-        answer: tuple[str, Array] | Refusal = Refusal.INTERNAL
+        batch = action.batch
+        decision = batch.works[0].decision
+        made: list[tuple[str, Array] | Refusal] = [Refusal.INTERNAL] * len(batch.works)
         computed_s = 0.0
         try:
-            made = await loop.run_in_executor(
-                self._pool, self._processor.run, exit, work.decision.cut, self._layers(exit), action.crossed
+            output, logits, computed_s = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._processor.run_tails, decision.exit, decision.cut, action.crossed
             )
-            answer, computed_s = next(iter(made.tensors.items())), made.took_s
-        except BadPayloadError as error:
-            _LOG.warning("task %d: %s", work.sequence, error)
-            answer = Refusal.BAD_TENSORS
-        except Exception:  # noqa: BLE001 - whatever the runtime library raises, this task alone has failed
-            _LOG.exception("task %d failed on the edge", work.sequence)
-        if self._metrics is not None and not isinstance(answer, Refusal):
-            self._metrics.computed(max(0.0, work.start_s - work.arrival_s), computed_s)
-        self._core.computed(work, answer, self._clock(), computed_s)
+            made = [Refusal.BAD_TENSORS if each is None else (output, each) for each in logits]
+        except Exception:  # noqa: BLE001 - whatever the runtime library raises, only these tasks have failed
+            _LOG.exception("%d tasks failed on the edge", len(batch.works))
+        if self._metrics is not None and computed_s > 0:
+            self._metrics.computed(batch, computed_s)
+        self._core.computed(batch, made, self._clock(), computed_s)
         if (drift := self._core.speed.news()) is not None:
             _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
         self._act()

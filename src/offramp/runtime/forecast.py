@@ -6,17 +6,18 @@ import dataclasses
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from offramp import equations
+from offramp.edge_queue import Batching, EdgeJob, EdgeQueue
 from offramp.link_estimate import LinkEstimator
 from offramp.observation import Backlog, Observation
-from offramp.options import Gain, NetworkTerms, System, cut_costs
+from offramp.options import Gain, NetworkTerms, System, batch_costs
 from offramp.profile import ExitCoefficients
 from offramp.runtime.link_view import LinkView
 from offramp.runtime.protocol import Announce, Hello
-from offramp.state import EdgeQueue
 from offramp.task import Decision, Task
 
 SMOOTHING = 0.1
@@ -150,6 +151,7 @@ class Forecast:
         self.speed = RunningSpeed(edge_factor)
         self._peers: dict[str, Peer] = {}
         self._system: System | None = None
+        self._taking_s = lru_cache(maxsize=65536)(self._batch_s)
 
     @property
     def gain(self) -> Gain:
@@ -234,8 +236,23 @@ class Forecast:
         """How much slower than its profile the edge computes at present."""
         return self.speed.factor
 
-    def tail_s(self, decision: Decision, size: int) -> float:
-        """Seconds that an edge of factor 1 takes to decode what crosses, and for the layers behind the cut."""
-        costs = cut_costs(self._exits[decision.exit - 1], size)
-        row = np.flatnonzero((costs.cut == decision.cut) & (costs.codec == decision.codec))[0]
-        return float(costs.tail_s[row])
+    @property
+    def network(self) -> NetworkTerms:
+        """Terms of the timing model, the edge's workers and batches among them."""
+        return self._network
+
+    def batching(self) -> Batching:
+        """What the edge may run together, timed at its present speed."""
+
+        def duration(jobs: Sequence[EdgeJob]) -> float:
+            return self.edge_factor * self.batch_s([(job.decision, job.size) for job in jobs])
+
+        return Batching(self._network.max_batch, self._network.answer_s, duration)
+
+    def batch_s(self, tasks: Sequence[tuple[Decision, int]]) -> float:
+        """Seconds that an edge of factor 1 takes for decided tasks that it runs together, or for one."""
+        first, _ = tasks[0]
+        return self._taking_s(first.exit, first.cut, tuple((made.codec, size) for made, size in tasks))
+
+    def _batch_s(self, exit: int, cut: int, parts: tuple[tuple[str, int], ...]) -> float:
+        return batch_costs(self._exits[exit - 1], cut, parts)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from offramp.errors import OfframpError
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.edge_job import Batch
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.own import OwnSystem
 
@@ -23,6 +24,7 @@ HOST = "127.0.0.1"
 REQUEST_S = 2.0
 REQUEST_BYTES = 4096
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_TASKS = (1, 2, 4, 8, 16, 32, 64)
 _ERRORS = (-0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -46,16 +48,24 @@ class EdgeMetrics:
         self.registry.register(_Read(self._read))
         self._waited = _histogram(self.registry, "offramp_edge_wait_seconds", "Uploads waited for a worker.")
         self._computed = _histogram(self.registry, "offramp_edge_compute_seconds", "Tails took.")
+        self._batch = Histogram(
+            "offramp_edge_batch_tasks", "Tasks run together.", buckets=_TASKS, registry=self.registry
+        )
 
-    def computed(self, waited_s: float, computed_s: float) -> None:
-        """A tail has been computed."""
-        self._waited.observe(waited_s)
+    def computed(self, batch: Batch, computed_s: float) -> None:
+        """A worker has computed the tails of one task or several."""
+        for work in batch.works:
+            self._waited.observe(max(0.0, batch.start_s - work.arrival_s))
         self._computed.observe(computed_s)
+        self._batch.observe(len(batch.works))
 
     def _read(self) -> Iterator[Metric]:
         core, counts = self._core, self._core.counts
         yield GaugeMetricFamily("offramp_edge_devices", "Connected devices.", value=core.devices)
         yield GaugeMetricFamily("offramp_edge_queue", "Uploads that wait.", value=core.waiting)
+        busy, workers = core.workers
+        yield GaugeMetricFamily("offramp_edge_workers", "Workers.", value=workers)
+        yield GaugeMetricFamily("offramp_edge_busy_workers", "Workers that compute.", value=busy)
         yield GaugeMetricFamily("offramp_edge_draining", "1 while it drains.", value=float(core.draining))
         yield GaugeMetricFamily("offramp_edge_drift", "Slower than at the start by.", value=core.speed.drift)
         yield CounterMetricFamily("offramp_edge_announced", "Tasks announced.", value=counts.announced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import threading
 import time
@@ -18,6 +19,7 @@ from offramp.model.tensors import Array, TensorSpec, check_tensors
 from offramp.profile import ExitCoefficients
 from offramp.task import UNCODED
 
+_LOG = logging.getLogger(__name__)
 CALIBRATION_SIZES = (1, 4, 8)
 CALIBRATION_ROUNDS = 3
 
@@ -67,6 +69,32 @@ class Computed(NamedTuple):
     took_s: float
 
 
+class Answered(NamedTuple):
+    """An output's name, the logits of each task or None if its payload was bad, and the seconds that all took."""
+
+    output: str
+    logits: list[Array | None]
+    took_s: float
+
+
+def joined(tensors: Sequence[Mapping[str, Array]], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """The tensors of several tasks as those of one."""
+    return {
+        spec.name: np.concatenate([each[spec.name] for each in tensors], axis=spec.batch_axis)
+        for spec in specs
+    }
+
+
+def split(array: Array, sizes: Sequence[int], spec: TensorSpec) -> list[Array]:
+    """What tasks of these sizes have of an array that was made for all of them together."""
+    return np.split(array, np.cumsum(sizes)[:-1], axis=spec.batch_axis)
+
+
+def _size(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> int:
+    size: int = tensors[specs[0].name].shape[specs[0].batch_axis]
+    return size
+
+
 class Processor:
     """Runs parts of exits, each `stretch` >= 1 times as long as it keeps this thread's processor busy.
 
@@ -95,6 +123,26 @@ class Processor:
         if self._stretch > 1.0 and (left_s := due_s - time.perf_counter()) > 0:
             self._stopped.wait(left_s)
         return Computed(made, coded, time.perf_counter() - began_s)
+
+    def run_tails(self, exit: int, cut: int, given: Sequence[Crossed]) -> Answered:
+        """Decode what has crossed at a cut for several tasks, and run the layers behind it once for all of them."""
+        began_s = time.perf_counter()
+        output = self._executor.boundary(exit, self._executor.layers(exit))[0]
+        tensors: list[Mapping[str, Array] | None] = []
+        for crossed in given:
+            try:
+                tensors.append(self._decoded(exit, cut, crossed) if isinstance(crossed, Coded) else crossed)
+            except BadPayloadError as error:
+                _LOG.warning("%s at cut %d of exit %d", error, cut, exit)
+                tensors.append(None)
+        whole = [each for each in tensors if each is not None]
+        made: list[Array | None] = [None] * len(given)
+        if whole:
+            specs = self._executor.boundary(exit, cut)
+            logits = self._executor.run_tail(exit, cut, whole[0] if len(whole) == 1 else joined(whole, specs))
+            parts = iter(split(logits, [_size(each, specs) for each in whole], output))
+            made = [None if each is None else next(parts) for each in tensors]
+        return Answered(output.name, made, time.perf_counter() - began_s)
 
     def _decoded(self, exit: int, cut: int, coded: Coded) -> dict[str, Array]:
         try:

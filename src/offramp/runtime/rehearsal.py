@@ -115,7 +115,6 @@ class Rehearsal:
             model_sha256=MODEL,
             policy_name="test",
             interim=Myopic(),
-            workers=self.network.edge_workers,
             limits=limits,
         )
         self._policy = policy
@@ -203,15 +202,16 @@ class Rehearsal:
                 frame = encode(message)
                 if device is not None and not self.cut_off(self.now_s):
                     self.at(self.now_s + delay_s, lambda: self._hear(device, session, frame))
-            case edge_job.Run(work, crossed):
-                assert isinstance(crossed, Coded) or set(crossed) == {"x"}
-                options = self.system.options(0, work.size)
-                tail_s = float(options.tail_s[options.row_of(work.decision)])
+            case edge_job.Run(batch, crossed):
+                assert len(crossed) == len(batch.works) <= self.network.max_batch
+                assert len({(work.decision.exit, work.decision.cut) for work in batch.works}) == 1
+                assert all(isinstance(each, Coded) or set(each) == {"x"} for each in crossed)
+                tail_s = self.system.batch_s(batch.tasks)
                 tail_s *= 1.0 if self._spread is None else self._spread.tail()
 
                 def done() -> None:
-                    logits = np.zeros((work.size, 2), np.float32)
-                    self.edge.computed(work, ("x", logits), self.now_s, tail_s)
+                    logits = [("x", np.zeros((work.size, 2), np.float32)) for work in batch.works]
+                    self.edge.computed(batch, logits, self.now_s, tail_s)
 
                 if not self.hung(self.now_s):
                     self.at(self.now_s + tail_s, done, rank=0)

@@ -21,6 +21,7 @@ class Lane(NamedTuple):
         ready_s, deadline_s: (K,) instants.
         first, last: (K,) the task's options are rows first..last-1.
         head_s, upload_s, tail_s, gain, local: (O,) of the options.
+        work_s: (O,) edge time that each needs at least; less than `tail_s` where the edge runs tasks together.
         opens, closes: (O,) first and last window in which the edge can work on it; 0 and -1 if it needs none.
     """
 
@@ -31,6 +32,7 @@ class Lane(NamedTuple):
     head_s: FloatArray
     upload_s: FloatArray
     tail_s: FloatArray
+    work_s: FloatArray
     gain: FloatArray
     local: BoolArray
     opens: IntArray
@@ -52,7 +54,7 @@ def price_options(lane: Lane, price: FloatArray, net: FloatArray, cheapest: IntA
                 if price[window] < price[best]:
                     best = window
             cheapest[option] = best
-            net[option] -= lane.tail_s[option] * price[best]
+            net[option] -= lane.work_s[option] * price[best]
 
 
 @compiled
@@ -154,4 +156,4 @@ def use_windows(
                 equal += 1
         for window in range(lane.opens[option], lane.closes[option] + 1):
             if price[window] <= least:
-                used_s[window] += lane.tail_s[option] / equal
+                used_s[window] += lane.work_s[option] / equal

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offramp.equations import TIME_TOLERANCE_S, FloatArray, IntArray
+from offramp.equations import TIME_TOLERANCE_S, FloatArray, IntArray, tail_durations
 from offramp.errors import OfframpError
 from offramp.instance import Instance
-from offramp.options import OptionTable
+from offramp.options import OptionTable, System
 from offramp.schedule import Schedule
 from offramp.state import make_state
 from offramp.task import DROP, Decision
@@ -32,6 +32,7 @@ class NetworkBound:
     """Lagrangian bound: each device and its link exactly, the edge's time as a capacity that has a price.
 
     Forgotten are the order in which the edge serves, that its work cannot be split, and that a task waits for it.
+    Where the edge runs tasks together, each needs the least share that any batch would leave it.
     Late and dropped tasks earn nothing either way, and a schedule without the late ones is no worse for the others.
 
     Args:
@@ -152,15 +153,17 @@ def _part(instance: Instance, device: int, fastest: float, begin_s: float, windo
 
     network = instance.system.network
     index = np.array([n for n, task in enumerate(instance.tasks) if task.device == device])
-    tables: dict[int, tuple[OptionTable, IntArray]] = {}
-    picked: list[tuple[OptionTable, IntArray]] = []
+    tables: dict[int, tuple[OptionTable, FloatArray, IntArray]] = {}
+    picked: list[tuple[OptionTable, FloatArray, IntArray]] = []
+    largest = max(task.size for task in instance.tasks)
     opens, closes = [], []
     for task in (instance.tasks[n] for n in index):
         if task.size not in tables:
             table = instance.system.options(device, task.size)
-            tables[task.size] = (table, _useful(table))
-        table, rows = tables[task.size]
-        picked.append((table, rows))
+            least_s = _least_work(instance.system, table, task.size, largest)
+            tables[task.size] = (table, least_s, _useful(table, least_s))
+        table, _, rows = tables[task.size]
+        picked.append(tables[task.size])
         ready_s = task.arrival_s + fastest * network.decision_s
         reach_s = ready_s + fastest * (table.head_s[rows] + table.upload_s[rows] + network.link_delay_s)
         due_s = task.deadline_s + TIME_TOLERANCE_S - fastest * network.answer_s
@@ -169,11 +172,11 @@ def _part(instance: Instance, device: int, fastest: float, begin_s: float, windo
         idle = table.local[rows] | (table.tail_s[rows] == 0)
         opens.append(np.where(idle, 0, first))
         closes.append(np.where(idle, -1, last.astype(np.int64)))
-    lengths = np.array([len(rows) for _, rows in picked])
+    lengths = np.array([len(rows) for _, _, rows in picked])
     ends = np.cumsum(lengths)
 
     def column(name: str) -> FloatArray:
-        return np.concatenate([getattr(table, name)[rows] for table, rows in picked])
+        return np.concatenate([getattr(table, name)[rows] for table, _, rows in picked])
 
     lane = Lane(
         ready_s=np.array([instance.tasks[n].arrival_s for n in index]) + fastest * network.decision_s,
@@ -183,21 +186,41 @@ def _part(instance: Instance, device: int, fastest: float, begin_s: float, windo
         head_s=fastest * column("head_s"),
         upload_s=fastest * column("upload_s"),
         tail_s=fastest * column("tail_s"),
+        work_s=fastest * np.concatenate([least_s[rows] for _, least_s, rows in picked]),
         gain=column("gain"),
         local=column("local").astype(np.bool_),
         opens=np.concatenate(opens),
         closes=np.concatenate(closes),
     )
-    return _Part(lane, index, [table.decision(row) for table, rows in picked for row in rows])
+    return _Part(lane, index, [table.decision(row) for table, _, rows in picked for row in rows])
 
 
-def _useful(table: OptionTable) -> IntArray:
+def _least_work(system: System, table: OptionTable, size: int, largest: int) -> FloatArray:
+    """Edge time that each option needs at least, seconds: its share of the batch that saves most.
+
+    A batch of `total` inputs takes T(total), of which a task of `size` inputs has size / total; every batch that it
+    may be in has a total between its own size and that with `max_batch` - 1 tasks of the `largest` size.
+    """
+    if system.network.max_batch == 1:
+        return table.tail_s
+    totals = np.arange(size, size + (system.network.max_batch - 1) * largest + 1)
+    saved_s = np.zeros(len(table))
+    for number, exit in enumerate(system.exits, 1):
+        tails_s = np.array([tail_durations(exit.layer_s("edge", total)) for total in totals.tolist()])
+        share_s = (tails_s * (size / totals)[:, None]).min(axis=0)
+        rows = table.exit == number
+        saved_s[rows] = (tails_s[0] - share_s)[table.cut[rows]]
+    return np.maximum(table.tail_s - saved_s, 0.0)
+
+
+def _useful(table: OptionTable, work_s: FloatArray) -> IntArray:
     """Rows that no other row of the table beats on device, link and edge and in gain; of equal ones the first."""
     costs = np.stack(
         [
             table.head_s,
             np.where(table.local, 0.0, table.upload_s),
             np.where(table.local, 0.0, table.tail_s),
+            np.where(table.local, 0.0, work_s),
             np.where(table.local, 0.0, 1.0),
             -table.gain,
         ],

@@ -1,0 +1,89 @@
+"""Several workers and batches on one edge: the answers, and the accounts of real processes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_runtime_processes import balanced, running, share
+
+from offramp.model.bundle import load_bundle
+from offramp.model.codecs import find_codec
+from offramp.model.executor import ChainExecutor
+from offramp.model.inputs import random_inputs
+from offramp.runtime.processor import Coded, Crossed, Processor
+
+
+@pytest.fixture(scope="module")
+def executor() -> ChainExecutor:
+    return ChainExecutor(load_bundle(None).model, threads=1)
+
+
+@given(data=st.data(), sizes=st.lists(st.integers(1, 5), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_tasks_that_run_together_get_their_own_answers(
+    executor: ChainExecutor, data: st.DataObject, sizes: list[int]
+) -> None:
+    exit = data.draw(st.integers(1, len(executor.exits)))
+    cut = data.draw(st.integers(0, executor.layers(exit) - 1))
+    specs, rng = executor.boundary(exit, cut), np.random.default_rng(data.draw(st.integers(0, 99)))
+    given_, plain = [], []
+    for size in sizes:
+        tensors = executor.run_head(exit, cut, random_inputs(executor.boundary(exit, 0), size, rng))
+        crossed: Crossed = tensors
+        if cut > 0 and data.draw(st.booleans()):
+            codec = find_codec("fp16")
+            crossed = Coded("fp16", codec.encode(tensors, specs), size)
+            tensors = codec.decode(crossed.payload, specs, size)
+        given_.append(crossed)
+        plain.append(tensors)
+    damaged = data.draw(st.integers(-1, len(sizes) - 1))
+    if damaged >= 0:
+        given_[damaged] = Coded("fp16", b"no payload", sizes[damaged])
+
+    answered = Processor(executor).run_tails(exit, cut, given_)
+
+    assert answered.output == executor.boundary(exit, executor.layers(exit))[0].name
+    for number, (tensors, logits) in enumerate(zip(plain, answered.logits, strict=True)):
+        if number == damaged:
+            assert logits is None
+            continue
+        assert logits is not None
+        np.testing.assert_allclose(logits, executor.run_tail(exit, cut, tensors), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["to the end", "told to stop"])
+def test_an_edge_with_workers_and_batches_accounts_for_every_task(tmp_path: Path, stopped: bool) -> None:
+    """Three devices send more than one worker can do; in one run the edge drains with tasks in its hands."""
+    tasks_file = share(tmp_path / "share.npz", tasks=60, gap_s=0.01, size=6, budget_s=0.3)
+    options = ["--port", "0", "--policy", "edge-only", "--supervised", "--workers", "2", "--max-batch", "4"]
+    with running("edge", *options) as edge, ExitStack() as started:
+        address = f"127.0.0.1:{edge.event('ready')['port']}"
+        device = ["device", "--edge", address, "--tasks-file", str(tasks_file), "--slowdown", "4"]
+        devices = [
+            started.enter_context(running(*device, "--id", f"d{number}", "--rate", "40mbit", "--supervised"))
+            for number in range(3)
+        ]
+        for each in devices:
+            each.event("ready")
+        start_s = time.monotonic() + 0.1
+        for each in devices:
+            each.order(start_s=start_s)
+        if stopped:
+            devices[0].event("task")
+            edge.process.send_signal(signal.SIGTERM)
+        summaries = [each.event("done")["summary"] for each in devices]
+        assert [each.finish()[0] for each in devices] == [0, 0, 0]
+        edge.process.send_signal(signal.SIGTERM)
+        counts = edge.event("done")
+        assert edge.finish()[0] == 0
+    assert all(balanced(summary) and summary["submitted"] == 60 for summary in summaries)
+    assert sum(summary["failed"] for summary in summaries) == 0
+    assert counts["announced"] == counts["decided"] + sum(counts["turned_away"].values())
+    assert 0 < counts["runs"] <= counts["answered"] <= counts["decided"]
