@@ -147,11 +147,11 @@ class Site:
         self.units.append(unit)
         return unit
 
-    def started(self) -> None:
+    def started(self, *, watched: bool = True) -> None:
         """Wait until every device plays, and begin to watch."""
         for unit in self.units:
             unit.start_s = unit.start_s or unit.command.wait_for(STARTED)
-        if not self._watching:
+        if watched and not self._watching:
             self._watching = True
             for watcher in self._watchers:
                 watcher.start()
