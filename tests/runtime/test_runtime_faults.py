@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -95,24 +97,47 @@ def test_every_task_ends_once_whatever_fails(
                 assert record.measured.finish_s <= record.arrival_s + record.budget_s + 1e-9
 
 
-def test_a_device_without_its_edge_takes_the_best_exit_that_fits(
-    four_exits: tuple[ExitCoefficients, ...],
-) -> None:
-    scenario = Scenario(tasks=60, devices=1).changed(p=0.01)
-    instance = draw_instance(scenario, four_exits, np.random.default_rng(5))
+def alone(instance: Instance) -> Device:
+    """A device that never has an edge, after it has played an instance."""
     world = Rehearsal(instance.system, EdgeOnly())
     world.play(instance)
     world.run()
-    for number, task in enumerate(instance.tasks):
-        options = instance.system.options(0, task.size)
+    return world.devices[0]
+
+
+def test_a_device_without_its_edge_takes_the_best_exit_that_fits(
+    four_exits: tuple[ExitCoefficients, ...],
+) -> None:
+    drawn = draw_instance(Scenario(tasks=60, devices=1), four_exits, np.random.default_rng(5))
+    # Tasks so far apart that none is in another's way.
+    tasks = tuple(replace(task, arrival_s=2.0 * number) for number, task in enumerate(drawn.tasks))
+    records = alone(replace(drawn, tasks=tasks)).records
+    for number, task in enumerate(tasks):
+        options = drawn.system.options(0, task.size)
         finish_s = task.arrival_s + options.head_s
         best = choose(options, options.local & (finish_s <= task.deadline_s), finish_s)
-        record = world.devices[0].records[number]
-        # Tasks are far apart at p = 0.01, so the device is idle at almost each of them.
-        if number and instance.tasks[number - 1].deadline_s > task.arrival_s:
-            continue
-        assert (record.exit, record.cut) == (best.exit, best.cut)
-        assert record.end is (End.ON_TIME if best.exit else End.REJECTED)
+        assert (records[number].exit, records[number].cut) == (best.exit, best.cut)
+        assert records[number].end is (End.ON_TIME if best.exit else End.REJECTED)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.2])
+def test_a_busy_device_without_its_edge_gives_depth_up_before_tasks(
+    four_exits: tuple[ExitCoefficients, ...], p: float
+) -> None:
+    scenario = Scenario(tasks=400, devices=1).changed(p=p, k=6.0)
+    instance = draw_instance(scenario, four_exits, np.random.default_rng(2))
+    records = alone(instance).records
+    # What can be had at most is the quickest exit for every task, in their order.
+    free_s, could = 0.0, 0
+    for task in instance.tasks:
+        options = instance.system.options(0, task.size)
+        finish_s = max(free_s, task.arrival_s) + float(options.head_s[options.local].min())
+        if finish_s <= task.deadline_s:
+            free_s, could = finish_s, could + 1
+    in_time = [record for record in records.values() if record.end is End.ON_TIME]
+    assert len(in_time) >= 0.95 * could
+    # Where there is room for depth, it is used.
+    assert p > 0.1 or np.mean([record.exit for record in in_time]) > 1.5
 
 
 def test_an_edge_that_hangs_costs_no_task_that_fits_locally(

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 FIRST_CONTACT_S = 5.0
 """How long a device looks for its edge before it says that there is none."""
-BACKOFF_S = (0.1, 1.0)
+OPENING_S = 1.5
+"""How long an attempt to open a session may take: a new one is better than an old one whose packets were lost."""
+BACKOFF_S = (0.1, 0.8)
 """First and longest pause between attempts to reach the edge again."""
 _LOG = logging.getLogger(__name__)
 
@@ -138,6 +140,6 @@ class Connection:
             self._clock,
             max_frame_bytes=self._endpoint.max_frame_bytes,
             credentials=self._endpoint.credentials,
-            opening_s=FIRST_CONTACT_S,
+            opening_s=OPENING_S,
         )
         return session

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from offramp.equations import on_time
 from offramp.link_estimate import PROBE_S, probe_bytes
+from offramp.runtime.device_alone import Outlook
 from offramp.runtime.device_job import (
     Action,
     Carry,
@@ -47,6 +50,10 @@ LEAST_PATIENCE_S = 0.03
 OVERDUE = 0.25
 """How far beyond its predicted duration an answer is overdue, as a share of that duration."""
 LEAST_OVERDUE_S = 0.02
+CARE = 3.0
+"""How many times its gain a task counts that is missed for another's depth: alone, in time comes first."""
+ALONE = (0.95, 0.15)
+"""Share of the computations alone whose lateness the exits chosen there leave room for, and the lateness at first."""
 BUSY_S = 5.0
 """How long after its last task a device still probes its link."""
 LAST_CALL_S = 3.0
@@ -72,6 +79,8 @@ class DeviceCore:
         self.edge = EdgeView()
         self._own = own
         self._margin = margin or Margin()
+        self._alone = Margin(*ALONE)
+        self._outlook = Outlook()
         self._jobs: dict[int, Job] = {}
         self._queue = DeviceQueue(own.link_delay_s)
         self._actions: list[Action] = []
@@ -96,6 +105,11 @@ class DeviceCore:
         self._busy_until_s = now_s + BUSY_S
         job = Job(sequence, task, self._own.options(task.size))
         self._jobs[sequence] = job
+        ways = job.alone()
+        quickest = ways.quickest
+        self._outlook.arrived(
+            task.arrival_s, task.budget_s, float(ways.takes_s[quickest]), float(ways.gain[quickest])
+        )
         if not self.edge.trusted or self.edge.closing:
             if not self._finish_alone(job, now_s):
                 self._end(job, End.REJECTED, "no-edge", now_s)
@@ -165,6 +179,9 @@ class DeviceCore:
                     self._say(Withdraw(job.sequence))
                 self._end(job, End.EXPIRED, "device-queue", now_s)
                 continue
+            if job.fallback and not self._deepen(job, now_s):
+                self._end(job, End.EXPIRED, "device-queue", now_s)
+                continue
             if job.device_start_s is None:
                 job.device_start_s = now_s
             job.stage = Stage.COMPUTING
@@ -182,6 +199,8 @@ class DeviceCore:
         self._queue.computing = None
         if not failed:
             self._own.computed(job.head_s, measured_s)
+            if job.fallback:
+                self._alone.finished(job.head_s, now_s - self._queue.compute_start_s)
         if sequence in self._jobs:
             if failed:
                 self._end(job, End.FAILED, "compute", now_s)
@@ -286,22 +305,49 @@ class DeviceCore:
             self._end(job, End.EXPIRED if late else End.FAILED, reason, now_s)
 
     def _finish_alone(self, job: Job, now_s: float) -> bool:
-        """Plan the task on the device from here on, at the best exit that still fits; False if none does."""
+        """Plan the task on the device from here on; False if it cannot end in time.
+
+        It waits as if for its quickest exit. When its turn comes, `_deepen` sees how deep it may go.
+        """
         if job.stage is Stage.COMPUTING or not self._fallback:
             return False
         free_s, _ = self._queue.backlog(now_s)
-        plan = job.plan_alone(free_s)
-        if plan is None:
+        ways = job.alone()
+        quickest = ways.quickest
+        plan = job.plan_alone(int(ways.rows[quickest]), float(ways.takes_s[quickest]), free_s)
+        if not on_time(plan.finish_s, job.task.deadline_s):
             return False
         self._queue.leave(job)
         if job.decision.exit and not job.local:
             self._say(Withdraw(job.sequence))
-        job.decision, job.start = plan.decision, plan.start
-        job.head_s, job.upload_s = plan.takes_s, 0.0
+        job.take(plan)
+        job.upload_s = 0.0
         job.local = job.fallback = True
         if job.predicted is None:
             job.predicted = Instants(free_s, plan.finish_s, None, plan.finish_s)
         self._enqueue(job, now_s)
+        return True
+
+    def _deepen(self, job: Job, now_s: float) -> bool:
+        """Choose the exit at which the device finishes a task, as it begins; False if none fits any more.
+
+        The exit that earns most, less what the tasks behind are then expected to lose.
+        """
+        ways, deadline_s = job.alone(), job.task.deadline_s
+        planned_s = now_s + ways.takes_s * (1.0 + self._alone.share)
+        fits_well = np.asarray(on_time(planned_s, deadline_s))
+        chosen = ways.quickest
+        if fits_well.any():
+            waiting = [each.claim() for each in self._queue.heads]
+            ahead = not self.edge.trusted or self.edge.closing
+            worth = ways.gain - CARE * self._outlook.losses(planned_s, waiting, now_s, ahead=ahead)
+            chosen = int(np.argmax(np.where(fits_well, worth, -np.inf)))
+        elif not on_time(now_s + float(ways.takes_s[chosen]), deadline_s):
+            return False
+        plan = job.plan_alone(int(ways.rows[chosen]), float(ways.takes_s[chosen]), now_s)
+        if plan.decision != job.decision:
+            self._actions.append(Decided(job.sequence, plan.decision))
+        job.take(plan)
         return True
 
     def edge_up(self, now_s: float) -> None:

@@ -8,9 +8,9 @@ from enum import Enum, auto
 
 import numpy as np
 
-from offramp.equations import on_time
+from offramp.equations import FloatArray, IntArray
 from offramp.options import OptionTable
-from offramp.policies import choose
+from offramp.runtime.device_alone import Claim
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.protocol import Message
 from offramp.task import DROP, UNCODED, Decision, Task
@@ -111,23 +111,33 @@ class Job:
     sent_s: float | None = None
     edge_start_s: float | None = None
 
-    def plan_alone(self, free_s: float) -> Plan | None:
-        """The best exit that the device can finish by the deadline if it begins at `free_s`; None if none fits.
-
-        What the device has at a cut is not computed again for the same exit.
-        """
+    def alone(self) -> Alone:
+        """How the device can finish the task by itself. What it has at a cut is not computed again for that exit."""
         options, kept = self.options, self.kept
         takes_s = options.head_s.copy()
         if kept is not None:
             takes_s[options.exit == kept.exit] -= options.head_s[options.index(kept.exit, kept.cut)]
-        finish_s = free_s + takes_s
-        allowed = options.local & np.asarray(on_time(finish_s, self.task.deadline_s))
-        decision = choose(options, allowed, finish_s)
-        if decision.exit == 0:
-            return None
-        row = options.row_of(decision)
+        rows = np.flatnonzero(options.local)
+        return Alone(rows, takes_s[rows], options.gain[rows])
+
+    def plan_alone(self, row: int, takes_s: float, free_s: float) -> Plan:
+        """The plan to finish the task by that option from `free_s` on."""
+        decision, kept = self.options.decision(row), self.kept
         start = kept.cut if kept is not None and kept.exit == decision.exit else 0
-        return Plan(decision, start, float(takes_s[row]), float(finish_s[row]))
+        return Plan(decision, start, takes_s, free_s + takes_s)
+
+    def take(self, plan: Plan) -> None:
+        """Go by this plan from here on."""
+        self.decision, self.start, self.head_s = plan.decision, plan.start, plan.takes_s
+
+    def claim(self) -> Claim:
+        """What the task, which waits for the processor, asks of it."""
+        after_s = 0.0
+        if not self.local and self.predicted is not None:
+            ends_s, sends_s = self.predicted.finish_s, self.predicted.send_s
+            after_s = max(0.0, ends_s - sends_s) if ends_s is not None and sends_s is not None else 0.0
+        gain = float(self.options.gain[self.options.row_of(self.decision)])
+        return Claim(self.head_s, self.task.deadline_s - after_s, gain)
 
     def record(self, end: End, reason: str, now_s: float) -> TaskRecord:
         """What is written down of the task when it ends."""
@@ -154,6 +164,20 @@ class Job:
             codec=self.decision.codec,
             decided=self.decided,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """The options of a task that need no edge: their rows, the seconds that they take from here on, and their gain."""
+
+    rows: IntArray
+    takes_s: FloatArray
+    gain: FloatArray
+
+    @property
+    def quickest(self) -> int:
+        """Index of the one that takes least; among equals the one that earns most."""
+        return int(np.lexsort((-self.gain, self.takes_s))[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
 from offramp.runtime.protocol import check_name
-from offramp.runtime.summary import summarise
+from offramp.runtime.summary import Tally
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
 from offramp.runtime.workload import PlannedTask, Samples, load_share, own_stream
@@ -102,8 +102,8 @@ def run_device(
     margin = Margin()
     if settings.confidence is not None:
         margin = Margin(settings.confidence, residual_excess(bundle.profile(), settings.confidence))
-    records: list[TaskRecord] = []
-    told: list[Callable[[TaskRecord], None]] = [records.append]
+    tally = Tally([exit.accuracy for exit in exits])
+    told: list[Callable[[TaskRecord], None]] = [tally.add]
 
     def ended(record: TaskRecord) -> None:
         for tell in told:
@@ -171,7 +171,7 @@ def run_device(
 
     try:
         asyncio.run(main())
-        summary = with_journal(summarise(records, [exit.accuracy for exit in exits]), journal)
+        summary = with_journal(tally.summary(), journal)
         summary["profile_drift"] = drifts[-1] if drifts else None
     finally:
         if journal is not None:

@@ -113,10 +113,11 @@ class Session:
         finally:
             await asyncio.gather(*(channel.close() for channel in channels), return_exceptions=True)
 
-    async def _run(self, control_channel: Any, tensors_channel: Any) -> None:
+    async def _open(self, control_channel: Any, tensors_channel: Any) -> tuple[Any, Any, Welcome]:
+        """Both streams and the edge's welcome."""
         control = control_channel.stream_stream(f"/{SERVICE}/{CONTROL}")()
         await control.write(encode(self._hello))
-        frame = await asyncio.wait_for(control.read(), self._opening_s)
+        frame = await control.read()
         if not isinstance(frame, bytes):
             raise SessionEndedError("no welcome")
         first = decode_to_device(frame)
@@ -126,6 +127,12 @@ class Session:
             raise ProtocolError("no welcome")
         tensors = tensors_channel.stream_stream(f"/{SERVICE}/{TENSORS}")()
         await tensors.write(encode(Attach(first.session)))
+        return control, tensors, first
+
+    async def _run(self, control_channel: Any, tensors_channel: Any) -> None:
+        # Where packets are lost without a word, connecting takes as long as it is let.
+        opening = self._open(control_channel, tensors_channel)
+        control, tensors, first = await asyncio.wait_for(opening, self._opening_s)
         self._heard_s = self._clock()
         self._handlers.opened(first)
         writer = asyncio.ensure_future(self._write(control, self._control_out))

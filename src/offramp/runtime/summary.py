@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,74 +11,109 @@ import numpy as np
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.task import UNCODED
 
-
-def summarise(records: Sequence[TaskRecord], accuracies: Sequence[float]) -> dict[str, Any]:
-    """The JSON object of `device` and `demo`.
-
-    `accuracy` is over the inputs that were answered, None without labels; `expected_accuracy` is that of the same
-    inputs by their exits' own accuracies. `prediction_error` is |measured - predicted| finish over the predicted
-    duration, of tasks that went as planned.
-    """
-    ends = Counter(record.end for record in records)
-    answered = [record for record in records if record.answered]
-    inputs = sum(record.size for record in answered)
-    known = [record for record in answered if record.correct is not None]
-    known_inputs = sum(record.size for record in known)
-    expected = sum(record.size * accuracies[record.exit - 1] for record in answered)
-    gain = sum(record.gain for record in records)
-    return {
-        "submitted": len(records),
-        **{str(end): ends[end] for end in End},
-        "on_time_share": ends[End.ON_TIME] / len(records) if records else None,
-        "gain": gain,
-        "mean_gain": gain / len(records) if records else None,
-        "accuracy": sum(record.correct or 0 for record in known) / known_inputs if known_inputs else None,
-        "expected_accuracy": expected / inputs if inputs else None,
-        "inputs": inputs,
-        "exits": _counts(record.exit for record in answered),
-        "cuts": _counts(record.cut for record in answered),
-        "codecs": _counts(record.codec for record in answered if record.codec != UNCODED),
-        "local_fallbacks": sum(record.local for record in answered),
-        "reasons": _counts(record.reason for record in records if record.reason),
-        "prediction_error": prediction_error(records),
-        "median_duration_s": _median(measured_durations(answered)),
-        "median_predicted_s": _median(predicted_durations(answered)),
-    }
+REMEMBERED = 10_000
+"""The latest tasks that medians and quantiles are over: a device that runs for years must not grow for years."""
 
 
-def _counts(values: Iterable[object]) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items(), key=lambda kv: str(kv[0]))}
+def summarise(records: Iterable[TaskRecord], accuracies: Sequence[float]) -> dict[str, Any]:
+    """The summary of these records; see `Tally.summary`."""
+    tally = Tally(accuracies)
+    for record in records:
+        tally.add(record)
+    return tally.summary()
 
 
-def measured_durations(records: Iterable[TaskRecord]) -> list[float]:
-    """Seconds from arrival to finish."""
-    finishes = ((record.measured.finish_s, record.arrival_s) for record in records)
-    return [finish_s - arrival_s for finish_s, arrival_s in finishes if finish_s is not None]
+class Tally:
+    """Takes records in one by one and keeps none. `accuracies` are those of the exits, the shallowest first."""
+
+    def __init__(self, accuracies: Sequence[float]) -> None:
+        self._accuracies = tuple(accuracies)
+        self._ends: Counter[End] = Counter()
+        self._counted: dict[str, Counter[str]] = {
+            name: Counter() for name in ("exits", "cuts", "codecs", "reasons")
+        }
+        self._gain = self._expected = 0.0
+        self._inputs = self._known_inputs = self._correct = self._local = 0
+        self._measured_s: deque[float] = deque(maxlen=REMEMBERED)
+        self._predicted_s: deque[float] = deque(maxlen=REMEMBERED)
+        self._errors: deque[float] = deque(maxlen=REMEMBERED)
+
+    def add(self, record: TaskRecord) -> None:
+        """A task has ended."""
+        self._ends[record.end] += 1
+        self._gain += record.gain
+        if record.reason:
+            self._counted["reasons"][record.reason] += 1
+        if record.answered:
+            self._answered(record)
+
+    def _answered(self, record: TaskRecord) -> None:
+        self._counted["exits"][str(record.exit)] += 1
+        self._counted["cuts"][str(record.cut)] += 1
+        if record.codec != UNCODED:
+            self._counted["codecs"][record.codec] += 1
+        self._local += record.local
+        self._inputs += record.size
+        self._expected += record.size * self._accuracies[record.exit - 1]
+        if record.correct is not None:
+            self._known_inputs += record.size
+            self._correct += record.correct
+        measured_s = _duration(record, record.measured.finish_s)
+        predicted_s = None if record.predicted is None else _duration(record, record.predicted.finish_s)
+        if measured_s is not None:
+            self._measured_s.append(measured_s)
+        if predicted_s is not None:
+            self._predicted_s.append(predicted_s)
+        if measured_s is not None and predicted_s and not record.local:
+            self._errors.append((measured_s - predicted_s) / predicted_s)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON object of `device` and `demo`.
+
+        `accuracy` is over the inputs that were answered, None without labels; `expected_accuracy` is that of the same
+        inputs by their exits' own accuracies. `prediction_error` is |measured - predicted| finish over the predicted
+        duration, of tasks that went as planned; it and the medians are over the latest `REMEMBERED` tasks.
+        """
+        submitted, counted = self._ends.total(), self._counted
+        return {
+            "submitted": submitted,
+            **{str(end): self._ends[end] for end in End},
+            "on_time_share": self._ends[End.ON_TIME] / submitted if submitted else None,
+            "gain": self._gain,
+            "mean_gain": self._gain / submitted if submitted else None,
+            "accuracy": self._correct / self._known_inputs if self._known_inputs else None,
+            "expected_accuracy": self._expected / self._inputs if self._inputs else None,
+            "inputs": self._inputs,
+            "exits": _sorted(counted["exits"]),
+            "cuts": _sorted(counted["cuts"]),
+            "codecs": _sorted(counted["codecs"]),
+            "local_fallbacks": self._local,
+            "reasons": _sorted(counted["reasons"]),
+            "prediction_error": _error(self._errors),
+            "median_duration_s": _median(self._measured_s),
+            "median_predicted_s": _median(self._predicted_s),
+        }
 
 
-def predicted_durations(records: Iterable[TaskRecord]) -> list[float]:
-    """Seconds from arrival to finish as they were predicted."""
-    return [
-        record.predicted.finish_s - record.arrival_s
-        for record in records
-        if record.predicted is not None and record.predicted.finish_s is not None
-    ]
+def _duration(record: TaskRecord, finish_s: float | None) -> float | None:
+    return None if finish_s is None else finish_s - record.arrival_s
 
 
-def prediction_error(records: Iterable[TaskRecord]) -> dict[str, float] | None:
-    """Median, 95th percentile and bias of the relative error of predicted durations; None if there is none."""
-    planned = [record for record in records if record.answered and not record.local and record.predicted]
-    if not planned:
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def _error(errors: Sequence[float]) -> dict[str, float] | None:
+    if not errors:
         return None
-    predicted, measured = np.array(predicted_durations(planned)), np.array(measured_durations(planned))
-    error = (measured - predicted) / predicted
+    error = np.array(errors)
     return {
         "median": float(np.median(np.abs(error))),
         "p95": float(np.quantile(np.abs(error), 0.95)),
         "bias": float(np.median(error)),
-        "tasks": len(planned),
+        "tasks": len(error),
     }
 
 
 def _median(values: Sequence[float]) -> float | None:
-    return float(np.median(values)) if values else None
+    return float(np.median(np.array(values))) if values else None
