@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import signal
 import sys
 import time
@@ -170,7 +171,8 @@ def run_device(
             )
 
     try:
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory=_punctual_loop) as runner:
+            runner.run(main())
         summary = with_journal(tally.summary(), journal)
         summary["profile_drift"] = drifts[-1] if drifts else None
     finally:
@@ -179,6 +181,11 @@ def run_device(
     if settings.supervised:
         emit({"event": "done", "summary": summary})
     return summary
+
+
+def _punctual_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose timers are exact: the usual one rounds them up to milliseconds, which uploads would last longer."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 async def _play(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -106,15 +106,12 @@ def _sizes(base: Scenario, rng: np.random.Generator) -> Mapping[str, object]:
 
 
 def _jittered(exits: tuple[ExitCoefficients, ...], rng: np.random.Generator) -> tuple[ExitCoefficients, ...]:
-    """The same network as another host would measure it."""
+    """The same network as another host would measure it; of what has tables or codecs, the lines only differ."""
 
     def scaled(coefficients: FloatArray) -> FloatArray:
         return coefficients * np.exp(rng.normal(0.0, 0.15, (len(coefficients), 1)))
 
-    return tuple(
-        ExitCoefficients(exit.accuracy, scaled(exit.device_s), scaled(exit.edge_s), exit.output_bytes)
-        for exit in exits
-    )
+    return tuple(replace(exit, device_s=scaled(exit.device_s), edge_s=scaled(exit.edge_s)) for exit in exits)
 
 
 def _foreign_exits(base: Scenario, rng: np.random.Generator) -> tuple[ExitCoefficients, ...]:
