@@ -9,6 +9,7 @@ import typer
 
 from offramp import __version__
 from offramp.cli import demo, doctor, figures, model, policy, runtime, simulation, solve, training
+from offramp.cli.bench import bench
 from offramp.cli.bundle import bundle
 from offramp.cli.certs import certs
 from offramp.cli.config import config
@@ -52,6 +53,7 @@ app.command()(demo.demo)
 app.command()(runtime.edge)
 app.command()(runtime.device)
 app.command()(demo.replay)
+app.command()(bench)
 app.command()(training.train_model)
 app.command()(training.attach_exits)
 app.command()(training.export)

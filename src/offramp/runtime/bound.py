@@ -1,0 +1,192 @@
+"""How near split inference comes to what physics allows: head + bytes over the link + round trip + tail.
+
+One task at a time through real processes, against the same parts measured bare on the same machine.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+
+from offramp.errors import OfframpError
+from offramp.model.bundle import Bundle
+from offramp.model.executor import ChainExecutor
+from offramp.model.inputs import random_inputs
+from offramp.options import worthwhile
+from offramp.runtime.demo import DemoRun, DemoSettings, run_demo
+from offramp.runtime.edge_main import exits_with, load_executor
+from offramp.runtime.outcomes import TaskRecord
+from offramp.runtime.workload import Samples
+from offramp.scenario import Scenario
+from offramp.streams import Bernoulli
+
+ROUNDS = 2
+"""Runs of the tasks, with bare runs of their parts in between: both see the same hours of a busy machine."""
+REPEATS = 8
+"""Bare runs of a task's parts behind each run of the tasks."""
+ECHOES = 200
+BUDGETS = 8.0
+"""Slots of budget for each input: no task is to be late."""
+SPACE = 2.0
+"""From one task to the next, in times of what the largest takes at best."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstBound:
+    """What came of the tasks over one link, seconds.
+
+    Attributes:
+        bandwidth_bytes_per_s: of the shaped link.
+        tasks: those that the edge answered.
+        ratios: measured over bound, one a task.
+        measured_s, bound_s: medians, from arrival to answer.
+        head_s, link_s, round_trip_s, tail_s: medians of the bound's parts.
+    """
+
+    bandwidth_bytes_per_s: float
+    tasks: int
+    ratios: tuple[float, ...]
+    measured_s: float
+    bound_s: float
+    head_s: float
+    link_s: float
+    round_trip_s: float
+    tail_s: float
+
+    @property
+    def median_ratio(self) -> float:
+        return median(self.ratios)
+
+
+def against_bound(
+    bundle: Bundle, settings: DemoSettings, samples: Samples, progress: Callable[[int], None]
+) -> AgainstBound:
+    """Run `settings.scenario`'s tasks one at a time, `ROUNDS` times, and hold them against the bound.
+
+    Raises OfframpError if the edge answered none: the policy leaves all to the device.
+    """
+    parts = _BareParts(load_executor(bundle), np.random.default_rng(settings.seed))
+    pairs: list[tuple[DemoRun, TaskRecord]] = []
+    trips: list[float] = []
+    for number in range(ROUNDS):
+        trips.append(round_trip_s())
+        again = replace(settings, seed=settings.seed + number)
+        done = number * settings.scenario.tasks
+
+        def show(doing: str, ended: int, record: TaskRecord | None, done: int = done) -> None:
+            progress(done + ended)
+
+        run = run_demo(again, bundle, samples, show)
+        remote = [record for record in run.records if _remote(record)]
+        pairs += [(run, record) for record in remote]
+        for record in remote:
+            parts.measure(record)
+    if not pairs:
+        raise OfframpError(
+            "policy", settings.policy, "the edge answered no task", "name one that uploads, as edge-only"
+        )
+    return _against(pairs, parts, median(trips))
+
+
+def _remote(record: TaskRecord) -> bool:
+    return record.sent_s is not None and record.measured.edge_start_s is not None and not record.local
+
+
+def spaced(bundle: Bundle, codecs: str, tasks: int, bandwidth_bytes_per_s: float) -> Scenario:
+    """A scenario of one device, as fast as this machine, whose tasks come one at a time."""
+    base = Scenario(
+        devices=1, tasks=tasks, device_slowdown=1.0, bandwidth_bytes_per_s=bandwidth_bytes_per_s, k=BUDGETS
+    )
+    exits = worthwhile(exits_with(bundle, codecs))
+    largest = base.sizes.model_dump()["high"]
+    longest_s = max(
+        float(
+            exit.layer_s("edge", largest).sum()
+            + np.polyval(exit.output_bytes[0], largest) / bandwidth_bytes_per_s
+        )
+        for exit in exits
+    )
+    return base.model_copy(
+        update={"slot_s": SPACE * longest_s + 0.02, "arrivals": Bernoulli(probability=1.0)}
+    )
+
+
+class _BareParts:
+    """Heads and tails on their own, measured as often as asked for."""
+
+    def __init__(self, executor: ChainExecutor, rng: np.random.Generator) -> None:
+        self._executor = executor
+        self._rng = rng
+        self._took: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
+
+    def measure(self, record: TaskRecord) -> None:
+        """Run the head and the tail of a task's choice."""
+        inputs = random_inputs(self._executor.boundary(record.exit, 0), record.size, self._rng)
+        took = self._took.setdefault((record.exit, record.cut, record.size), [])
+        for _ in range(REPEATS):
+            begin_s = time.perf_counter()
+            crossed = self._executor.run_head(record.exit, record.cut, inputs)
+            head_s = time.perf_counter() - begin_s
+            self._executor.run_tail(record.exit, record.cut, crossed)
+            took.append((head_s, time.perf_counter() - begin_s - head_s))
+
+    def median_s(self, record: TaskRecord) -> tuple[float, float]:
+        """Head and tail of a task's choice, seconds."""
+        heads, tails = zip(*self._took[record.exit, record.cut, record.size], strict=True)
+        return median(heads), median(tails)
+
+
+def _against(
+    pairs: Sequence[tuple[DemoRun, TaskRecord]], parts: _BareParts, round_trip: float
+) -> AgainstBound:
+    rows = []
+    for run, record in pairs:
+        options = run.instance.system.options(0, record.size)
+        link_s = float(options.upload_s[options.index(record.exit, record.cut, record.codec)])
+        head_s, tail_s = parts.median_s(record)
+        assert record.measured.finish_s is not None
+        rows.append((record.measured.finish_s - record.arrival_s, head_s, link_s, tail_s))
+    measured, head, link, tail = np.array(rows).T
+    bound = head + link + round_trip + tail
+    return AgainstBound(
+        bandwidth_bytes_per_s=pairs[0][0].instance.system.bandwidth_bytes_per_s[0],
+        tasks=len(rows),
+        ratios=tuple(float(ratio) for ratio in measured / bound),
+        measured_s=float(np.median(measured)),
+        bound_s=float(np.median(bound)),
+        head_s=float(np.median(head)),
+        link_s=float(np.median(link)),
+        round_trip_s=round_trip,
+        tail_s=float(np.median(tail)),
+    )
+
+
+def round_trip_s() -> float:
+    """Median time of one byte to a listener on this machine's loopback and back, seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        echo = threading.Thread(target=_echo, args=(server,))
+        echo.start()
+        with socket.create_connection(server.getsockname()) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            took = []
+            for _ in range(ECHOES):
+                begin_s = time.perf_counter()
+                client.sendall(b"x")
+                client.recv(1)
+                took.append(time.perf_counter() - begin_s)
+        echo.join()
+    return median(took)
+
+
+def _echo(server: socket.socket) -> None:
+    peer, _ = server.accept()
+    with peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := peer.recv(1):
+            peer.sendall(data)
