@@ -152,9 +152,42 @@ def test_a_sum_made_in_the_forward_pass_is_where_the_next_submodule_reads_it() -
     assert all(name.startswith(BEFORE) for name in network.places)
 
 
+def test_maps_over_time_get_exits() -> None:
+    def layer(inputs: int, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Conv3d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool3d((1, 2, 2)))
+
+    clips = torch.randn(4, 3, 5, 16, 16)
+    video = nn.Sequential(
+        *(layer(3, 16), layer(16, 32), layer(32, 32)),
+        *(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, CLASSES)),
+    ).eval()
+    network = attach_exits(video, clips, exits=3).eval()
+    answers = network(clips)
+    assert [tuple(answer.shape) for answer in answers] == [(4, CLASSES)] * 3
+    torch.testing.assert_close(answers[-1], video(clips))
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_are_work(kind: type[nn.Module], gates: int) -> None:
+    """By hand: each step of each layer multiplies what comes in, and what it kept, by all gates' weights."""
+    layers = kind(8, 16, num_layers=2, batch_first=True)
+    per_step = gates * 16 * (8 + 16) + gates * 16 * (16 + 16)
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.classify = layers, nn.Linear(16, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.classify(self.layers(x)[0][:, -1])
+
+    assert macs_of(Last().eval(), torch.randn(3, 5, 8)) == 5 * per_step + 16 * CLASSES
+
+
 def test_auto_skips_what_no_head_reads_and_what_leaves_no_work() -> None:
     volume = nn.Sequential(
         nn.Conv3d(1, 8, 3, padding=1),
+        nn.Unflatten(1, (4, 2)),
         nn.Flatten(),
         nn.Linear(512, 64),
         nn.ReLU(),
@@ -162,9 +195,9 @@ def test_auto_skips_what_no_head_reads_and_what_leaves_no_work() -> None:
         nn.Linear(512, 9),
     )
     example = torch.zeros(2, 1, 4, 4, 4)
-    assert "0" not in attach_exits(volume, example, exits=3).places
-    with pytest.raises(OfframpError, match="1 to 3 axes"):
-        attach_exits(volume, example, ["0"])
+    assert "1" not in attach_exits(volume, example, exits=3).places
+    with pytest.raises(OfframpError, match="1 to 4 axes"):
+        attach_exits(volume, example, ["1"])
     late = nn.Sequential(nn.Conv2d(3, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
     with pytest.raises(OfframpError, match="has places for 1"):
         attach_exits(late, torch.zeros(2, 3, 8, 8), exits=2)

@@ -16,29 +16,32 @@ _SIDES = (8, 4, 2, 1)
 
 def can_read(shape: tuple[int, ...]) -> bool:
     """Whether there is a head for tensors of this shape, the batch left out."""
-    return 1 <= len(shape) <= 3
+    return 1 <= len(shape) <= 4
 
 
 def make_head(place: Place, total_macs: int, classes: int) -> nn.Module:
-    """A head for a place's output: [c, h, w] is a feature map, [t, d] a sequence of tokens, [d] a vector.
+    """A head for a place's output: [c, h, w] is a feature map, [c, t, h, w] several, [t, d] a sequence of tokens,
+    [d] a vector.
 
     Its width grows with the work of the trunk around it, so that no exit spends on its head what the
     next layers would take.
 
     Raises:
-        OfframpError: the output has another number of axes.
+        OfframpError: the output has more axes.
     """
     assert place.shape is not None
     budget = _SHARE * min(place.macs, total_macs - place.macs)
     match place.shape:
         case (channels, height, width):
             return MapHead(channels, height, width, classes, budget)
+        case (channels, _, height, width):
+            return VolumeHead(channels, height, width, classes, budget)
         case (_, features):
             return TokenHead(features, classes, budget)
         case (features,):
             return VectorHead(features, classes, budget)
     raise OfframpError(
-        "at", place.name, f"what one input gives there is {list(place.shape)}, must have 1 to 3 axes"
+        "at", place.name, f"what one input gives there is {list(place.shape)}, must have 1 to 4 axes"
     )
 
 
@@ -68,6 +71,19 @@ class MapHead(nn.Sequential):
             nn.Flatten(),
             nn.Linear(filters * left[0] * left[1], classes),
         )
+
+
+class VolumeHead(nn.Module):
+    """A feature map's head on the mean of the maps, over depth or time."""
+
+    def __init__(self, channels: int, height: int, width: int, classes: int, budget: float) -> None:
+        super().__init__()
+        self.map = MapHead(channels, height, width, classes, budget)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Logits [n, classes] for maps [n, channels, t, height, width]."""
+        answer: Tensor = self.map(volume.mean(dim=2))
+        return answer
 
 
 class TokenHead(nn.Module):

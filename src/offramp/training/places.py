@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,8 +124,16 @@ def macs_of(module: nn.Module, example: Tensor) -> int:
 @contextmanager
 def _counting() -> Iterator[FlopCounterMode]:
     """Counts matrix products and convolutions. Attention is run as such, since torch counts no fused one."""
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    fused: dict[Any, Callable[..., int]] = {torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=fused)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         yield counter
+
+
+def _lstm_flops(steps: Sequence[int], weights: Sequence[int], own: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of one layer in one direction, from the shapes [t, n, d], [4 units, d] and [4 units, units]; torch has other
+    recurrent layers as products."""
+    return 2 * steps[0] * steps[1] * (math.prod(weights) + math.prod(own))
 
 
 def spread(trace: Trace, count: int, fits: Callable[[Place], bool]) -> tuple[str, ...]:
