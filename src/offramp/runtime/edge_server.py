@@ -21,12 +21,14 @@ from offramp.runtime.health import Health
 from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
     Attach,
+    Declined,
     Hello,
     Message,
     Probe,
     ProtocolError,
     Refusal,
     Refused,
+    Verdict,
     decode_from_device,
     decode_from_uploader,
     encode,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
+NOBODY = f"did not say who it is within {OPENING_S:g} s"
+SUSPICIOUS = frozenset({Refusal.REPEATED, Refusal.BAD_TENSORS, Refusal.TOO_LARGE, Refusal.CODEC})
+"""Refusals of tasks that no honest device is given."""
 _LOG = logging.getLogger(__name__)
 
 MakePolicy = Callable[[System, int], Policy]
@@ -138,11 +143,12 @@ class EdgeServer:
             _LOG.info("device %s is here, from %s", streams.device, context.peer())
             self._act()
             await both(self._read_control(context, token), write(context, streams.control), streams)
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
-        except ProtocolError as error:
-            _LOG.warning("control stream closed: %s", error)
-            await last_word(context, Refused(Refusal.PROTOCOL, str(error)[:200], "a valid message", ""))
+        except (ProtocolError, TimeoutError) as error:
+            why = str(error) or NOBODY
+            _LOG.warning("control stream from %s closed: %s", context.peer(), why)
+            await last_word(context, Refused(Refusal.PROTOCOL, why[:200], "a valid message", ""))
         finally:
             if token is not None:
                 _LOG.info("device %s is gone", streams.device)
@@ -191,11 +197,12 @@ class EdgeServer:
             if self._identity is not None and peer_of(context) != (streams.device, streams.certificate):
                 raise ProtocolError("the session is another device's")
             await both(self._read_tensors(context, message.session), write(context, streams.tensors), streams)
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
-        except ProtocolError as error:
-            _LOG.warning("stream of tensors closed: %s", error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:200])
+        except (ProtocolError, TimeoutError) as error:
+            why = str(error) or NOBODY
+            _LOG.warning("stream of tensors from %s closed: %s", context.peer(), why)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why[:200])
 
     async def _read_tensors(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
@@ -249,6 +256,8 @@ class EdgeServer:
         streams = self._streams.get(session)
         if streams is None:
             return
+        if isinstance(message, Verdict | Declined) and message.reason in SUSPICIOUS:
+            _LOG.warning("device %s, task %d refused: %s", streams.device, message.sequence, message.reason)
         try:
             (streams.tensors if to_tensors else streams.control).put_nowait(encode(message))
         except asyncio.QueueFull:
