@@ -45,6 +45,8 @@ def intruders(there: Site, report: Report) -> None:
     certs = certify(there.folder, ["a", "b", "gone", "old"], ["127.0.0.1"])
     foreign = certify(there.folder / "elsewhere", ["a"], ["127.0.0.1"])
     edge = there.start_edge("--certs", str(certs), policy="edge-only")
+    revoked = there.folder / "revoked"
+    shutil.copytree(certs, revoked)
     offramp("certs", "revoke", str(certs), "gone")
 
     def kept(name: str, pair: tuple[Path, str], authority: Path) -> Path:
@@ -75,7 +77,7 @@ def intruders(there: Site, report: Report) -> None:
     knocks = {
         "wrong authority": (foreign, "a", "andshake"),
         "expired": (expired, "old", "andshake"),
-        "revoked": (certs, "gone", "revoked"),
+        "revoked": (revoked, "gone", "revoked"),
     }
     for what, (folder, name, logged) in knocks.items():
         before = len(edge.words)

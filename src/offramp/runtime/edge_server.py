@@ -19,6 +19,8 @@ from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
 from offramp.runtime.processor import Processor
+from offramp.runtime.memory import trim
+from offramp.runtime.processor import BadPayloadError, Processor
 from offramp.runtime.protocol import (
     Attach,
     Declined,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
+TRIM_S = 10.0
+"""How often memory is given back, as soon as there is nothing to do."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
 NOBODY = f"did not say who it is within {OPENING_S:g} s"
@@ -216,11 +220,15 @@ class EdgeServer:
             self._act()
 
     async def _tick(self) -> None:
+        trimmed_s = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
             self._core.tick(self._clock())
             self._act()
             self._drop_revoked()
+            if self._core.idle and self._clock() > trimmed_s + TRIM_S:
+                trim()
+                trimmed_s = self._clock()
 
     def _drop_revoked(self) -> None:
         """Cut devices off whose certificates have been revoked since they came."""
