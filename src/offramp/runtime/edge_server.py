@@ -18,9 +18,8 @@ from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
-from offramp.runtime.processor import Processor
 from offramp.runtime.memory import trim
-from offramp.runtime.processor import BadPayloadError, Processor
+from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
     Attach,
     Declined,
