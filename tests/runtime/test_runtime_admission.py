@@ -83,7 +83,7 @@ def test_an_upload_counts_once(bench: Bench) -> None:
     assert verdict.exit > 0
     (run,) = bench.upload(verdict)
     assert isinstance(run, Run)
-    assert declined(bench.upload(verdict)) is Refusal.UNKNOWN_TASK
+    assert declined(bench.upload(verdict)) is Refusal.REPEATED
 
 
 def test_nothing_is_decided_twice_also_after_a_reconnection(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from offramp.runtime.device_connection import Endpoint
 from offramp.runtime.edge_main import cap_of, check_max_size, exits_with, load_executor
 from offramp.runtime.journal import Journal, with_journal
 from offramp.runtime.margin import Margin
+from offramp.runtime.memory import give_back
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
@@ -75,6 +76,7 @@ def run_device(
         raise OfframpError(
             "slowdown", settings.slowdown, "must be >= 1", "a device cannot be faster than its machine"
         )
+    give_back()
     check_name(settings.device)
     check_max_size(settings.max_size)
     if settings.confidence is not None:

@@ -233,14 +233,14 @@ class EdgeCore:
         work = session.expected.get(upload.sequence)
         sent = (upload.exit, upload.cut, upload.size)
         if work is None or (work.decision.exit, work.decision.cut, work.size) != sent:
-            gone = work is None and upload.remaining_s < 0
-            self._decline(token, upload.sequence, Refusal.EXPIRED if gone else Refusal.UNKNOWN_TASK)
+            self._decline(token, upload.sequence, _why_not_expected(session, work, upload))
             return
         codec = upload.codec if isinstance(upload, CodedUpload) else UNCODED
         if codec != work.decision.codec:
             self._decline(token, upload.sequence, Refusal.CODEC)
             return
         del session.expected[upload.sequence]
+        session.taken.append(upload.sequence)
         if isinstance(upload, CodedUpload):
             work.crossed = Coded(codec, upload.payload, work.size)
         else:
@@ -341,3 +341,9 @@ def _handed_over(work: Work) -> Crossed:
     crossed, work.crossed = work.crossed, None
     assert crossed is not None
     return crossed
+
+
+def _why_not_expected(session: Session, work: Work | None, upload: Upload | CodedUpload) -> Refusal:
+    if work is None and upload.sequence in session.taken:
+        return Refusal.REPEATED
+    return Refusal.EXPIRED if work is None and upload.remaining_s < 0 else Refusal.UNKNOWN_TASK

@@ -24,6 +24,7 @@ from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
+from offramp.runtime.memory import give_back
 from offramp.runtime.processor import Processor, calibrate
 from offramp.runtime.protocol import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.runtime.supervision import Orders, emit
@@ -108,6 +109,7 @@ def run_edge(settings: EdgeSettings) -> None:
         raise OfframpError("port", settings.port, f"in 0..{LAST_PORT}, 0 for a free one", "choose another")
     check_max_size(settings.max_size)
     check_edge(settings.workers, settings.max_batch)
+    give_back()
     from offramp.model.bundle import load_bundle
 
     scenario = None if settings.scenario is None else load_scenario(settings.scenario)

@@ -18,15 +18,18 @@ from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
+from offramp.runtime.memory import trim
 from offramp.runtime.processor import Processor
 from offramp.runtime.protocol import (
     Attach,
+    Declined,
     Hello,
     Message,
     Probe,
     ProtocolError,
     Refusal,
     Refused,
+    Verdict,
     decode_from_device,
     decode_from_uploader,
     encode,
@@ -38,8 +41,13 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
+TRIM_S = 10.0
+"""How often memory is given back, as soon as there is nothing to do."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
+NOBODY = f"did not say who it is within {OPENING_S:g} s"
+SUSPICIOUS = frozenset({Refusal.REPEATED, Refusal.BAD_TENSORS, Refusal.TOO_LARGE, Refusal.CODEC})
+"""Refusals of tasks that no honest device is given."""
 _LOG = logging.getLogger(__name__)
 
 MakePolicy = Callable[[System, int], Policy]
@@ -138,11 +146,12 @@ class EdgeServer:
             _LOG.info("device %s is here, from %s", streams.device, context.peer())
             self._act()
             await both(self._read_control(context, token), write(context, streams.control), streams)
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
-        except ProtocolError as error:
-            _LOG.warning("control stream closed: %s", error)
-            await last_word(context, Refused(Refusal.PROTOCOL, str(error)[:200], "a valid message", ""))
+        except (ProtocolError, TimeoutError) as error:
+            why = str(error) or NOBODY
+            _LOG.warning("control stream from %s closed: %s", context.peer(), why)
+            await last_word(context, Refused(Refusal.PROTOCOL, why[:200], "a valid message", ""))
         finally:
             if token is not None:
                 _LOG.info("device %s is gone", streams.device)
@@ -191,11 +200,12 @@ class EdgeServer:
             if self._identity is not None and peer_of(context) != (streams.device, streams.certificate):
                 raise ProtocolError("the session is another device's")
             await both(self._read_tensors(context, message.session), write(context, streams.tensors), streams)
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
-        except ProtocolError as error:
-            _LOG.warning("stream of tensors closed: %s", error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:200])
+        except (ProtocolError, TimeoutError) as error:
+            why = str(error) or NOBODY
+            _LOG.warning("stream of tensors from %s closed: %s", context.peer(), why)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why[:200])
 
     async def _read_tensors(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
@@ -209,11 +219,15 @@ class EdgeServer:
             self._act()
 
     async def _tick(self) -> None:
+        trimmed_s = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
             self._core.tick(self._clock())
             self._act()
             self._drop_revoked()
+            if self._core.idle and self._clock() > trimmed_s + TRIM_S:
+                trim()
+                trimmed_s = self._clock()
 
     def _drop_revoked(self) -> None:
         """Cut devices off whose certificates have been revoked since they came."""
@@ -249,6 +263,8 @@ class EdgeServer:
         streams = self._streams.get(session)
         if streams is None:
             return
+        if isinstance(message, Verdict | Declined) and message.reason in SUSPICIOUS:
+            _LOG.warning("device %s, task %d refused: %s", streams.device, message.sequence, message.reason)
         try:
             (streams.tensors if to_tensors else streams.control).put_nowait(encode(message))
         except asyncio.QueueFull:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from offramp.runtime.edge_job import Work
 from offramp.runtime.forecast import Peer
 from offramp.runtime.protocol import Announce, Hello, Refusal
+
+TAKEN = 256
+"""Uploads of a session that are remembered, so that one that comes again is known as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Session:
     allowance: float
     last: int = -1  # greatest sequence announced
     expected: dict[int, Work] = field(default_factory=dict)
+    taken: deque[int] = field(default_factory=lambda: deque(maxlen=TAKEN))
 
 
 class Sessions:

@@ -20,6 +20,7 @@ KEPT = 10_000
 """Ended tasks whose rows are kept; the counts of all are kept for ever."""
 RESERVE_BYTES = 256 * 1024
 """Set aside beside the journal, so that a full disk still takes the ends of the tasks in flight."""
+CACHE_KIB = 256
 
 _SCHEMA = """
 CREATE TABLE device (name TEXT NOT NULL, epoch INTEGER NOT NULL);
@@ -157,6 +158,8 @@ def _unusable(path: Path, reason: str) -> OfframpError:
 def _begin(connection: sqlite3.Connection, path: Path, device: str) -> tuple[int, int]:
     """Check or make the tables; the new epoch, and how many tasks the last crash left open."""
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    # The journal is written, hardly read: its pages need not be held in memory as it fills.
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute("PRAGMA journal_mode = WAL")
     # A crash of the process loses nothing; only a loss of power may take back the last moments.
     connection.execute("PRAGMA synchronous = NORMAL")

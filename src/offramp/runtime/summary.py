@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from offramp.equations import FloatArray
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.task import UNCODED
 
@@ -23,6 +24,23 @@ def summarise(records: Iterable[TaskRecord], accuracies: Sequence[float]) -> dic
     return tally.summary()
 
 
+class Latest:
+    """The latest `REMEMBERED` numbers, in memory that is taken once."""
+
+    def __init__(self) -> None:
+        self._kept = np.full(REMEMBERED, np.nan)
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self._kept[self._count % REMEMBERED] = value
+        self._count += 1
+
+    def values(self) -> FloatArray:
+        """All that are kept, in no order."""
+        return self._kept[: self._count]
+
+
 class Tally:
     """Takes records in one by one and keeps none. `accuracies` are those of the exits, the shallowest first."""
 
@@ -34,9 +52,7 @@ class Tally:
         }
         self._gain = self._expected = 0.0
         self._inputs = self._known_inputs = self._correct = self._local = 0
-        self._measured_s: deque[float] = deque(maxlen=REMEMBERED)
-        self._predicted_s: deque[float] = deque(maxlen=REMEMBERED)
-        self._errors: deque[float] = deque(maxlen=REMEMBERED)
+        self._measured_s, self._predicted_s, self._errors = Latest(), Latest(), Latest()
 
     def add(self, record: TaskRecord) -> None:
         """A task has ended."""
@@ -61,11 +77,11 @@ class Tally:
         measured_s = _duration(record, record.measured.finish_s)
         predicted_s = None if record.predicted is None else _duration(record, record.predicted.finish_s)
         if measured_s is not None:
-            self._measured_s.append(measured_s)
+            self._measured_s.add(measured_s)
         if predicted_s is not None:
-            self._predicted_s.append(predicted_s)
+            self._predicted_s.add(predicted_s)
         if measured_s is not None and predicted_s and not record.local:
-            self._errors.append((measured_s - predicted_s) / predicted_s)
+            self._errors.add((measured_s - predicted_s) / predicted_s)
 
     def summary(self) -> dict[str, Any]:
         """The JSON object of `device` and `demo`.
@@ -89,9 +105,9 @@ class Tally:
             "codecs": _sorted(counted["codecs"]),
             "local_fallbacks": self._local,
             "reasons": _sorted(counted["reasons"]),
-            "prediction_error": _error(self._errors),
-            "median_duration_s": _median(self._measured_s),
-            "median_predicted_s": _median(self._predicted_s),
+            "prediction_error": _error(self._errors.values()),
+            "median_duration_s": _median(self._measured_s.values()),
+            "median_predicted_s": _median(self._predicted_s.values()),
         }
 
 
@@ -103,10 +119,9 @@ def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _error(errors: Sequence[float]) -> dict[str, float] | None:
-    if not errors:
+def _error(error: FloatArray) -> dict[str, float] | None:
+    if not len(error):
         return None
-    error = np.array(errors)
     return {
         "median": float(np.median(np.abs(error))),
         "p95": float(np.quantile(np.abs(error), 0.95)),
@@ -115,5 +130,5 @@ def _error(errors: Sequence[float]) -> dict[str, float] | None:
     }
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return float(np.median(np.array(values))) if values else None
+def _median(values: FloatArray) -> float | None:
+    return float(np.median(values)) if len(values) else None

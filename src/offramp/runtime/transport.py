@@ -18,6 +18,11 @@ SERVICE = "offramp.Edge"
 CONTROL = "Control"
 TENSORS = "Tensors"
 
+HANDSHAKE_MS = 3_000
+"""How long a new connection may take until its first HTTP/2 frame."""
+IDLE_MS = 10_000
+"""How long a connection may be without a stream."""
+
 Options = list[tuple[str, Any]]
 
 _PINGS: Options = [
@@ -40,6 +45,9 @@ def server_options(max_frame_bytes: int) -> Options:
     return [
         *_PINGS,
         ("grpc.so_reuseport", 0),  # a second edge on the same port is a mistake, not a helper
+        # Who connects and says nothing must not hold the place of one who would.
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.max_receive_message_length", max(max_frame_bytes, CONTROL_BYTES)),
         ("grpc.max_send_message_length", -1),
     ]
