@@ -201,8 +201,8 @@ class EdgeCore:
         row = options.row_of(decision)
         timeline = observation.timeline()
         # An instant that is the same for all options is given once.
-        instants = (float(np.broadcast_to(each, len(options))[row]) for each in timeline)
-        predicted = [fits(instant_s - task.arrival_s) for instant_s in instants]
+        instants = (each[row] if np.ndim(each) else each for each in timeline)
+        predicted = [fits(float(instant_s) - task.arrival_s) for instant_s in instants]
         self._forecast.commit(session.peer, observation, decision)
         if not options.local[row]:
             _, _, _, arrival_s = observation.network_arrivals()
