@@ -10,20 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from offramp.model.tensors import TensorSpec
-from offramp.runtime.device_session import Handlers, Session
-from offramp.runtime.protocol import (
-    VERSION,
-    Announce,
-    Answer,
-    Hello,
-    ToDevice,
-    ToUploader,
-    Upload,
-    Verdict,
-    Welcome,
-    encode,
-    wire_of,
-)
+from offramp.runtime.client import EdgeClient
 
 BUDGET_S = 30.0
 
@@ -67,77 +54,21 @@ class HttpClient:
         await self._writer.wait_closed()
 
 
-class EdgeClient:
-    """A device that computes nothing itself: it announces a task, and uploads its input when the edge says so."""
+class OfframpClient:
+    """The package's own client, which sends each task with its announcement."""
 
     def __init__(self, port: int, number: int, model_sha256: str, spec: TensorSpec) -> None:
-        self._spec = spec
-        epoch = time.time_ns() // 1_000_000
-        hello = Hello(VERSION, f"client-{number}", epoch, model_sha256, 1.0, 1e9, 0.0, (), True)
-        handlers = Handlers(self._opened, self._control, self._tensors, lambda silent: None)
-        self._session = Session(
-            f"127.0.0.1:{port}",
-            hello,
-            handlers,
-            time.monotonic,
-            max_frame_bytes=1 << 20,
-            credentials=None,
-            opening_s=10.0,
-        )
-        self._sequence = 0
-        self._verdicts = 0
+        self._name = spec.name
+        self._client = EdgeClient(f"127.0.0.1:{port}", f"client-{number}", model_sha256, (spec,))
 
     async def open(self) -> None:
-        self._ready = asyncio.get_running_loop().create_future()
-        self._running = asyncio.ensure_future(self._session.run())
-        done, _ = await asyncio.wait({self._running, self._ready}, return_when=asyncio.FIRST_COMPLETED)
-        if self._running in done:
-            self._running.result()
+        await self._client.open()
 
     async def ask(self, images: np.ndarray) -> bytes:
-        self._images = images
-        self._due_s = time.monotonic() + BUDGET_S
-        self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._session.say(
-            Announce(
-                self._sequence, len(images), BUDGET_S, BUDGET_S, self._verdicts, 0.0, 0.0, 1.0, 0.0, 0.0
-            )
-        )
-        self._sequence += 1
-        return await self._answer
+        return (await self._client.infer({self._name: images}, BUDGET_S)).logits.tobytes()
 
     async def close(self) -> None:
-        self._session.finish()
-        await asyncio.wait({self._running}, timeout=2.0)
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
-
-    def _opened(self, welcome: Welcome) -> None:
-        self._ready.set_result(None)
-
-    def _control(self, message: ToDevice) -> None:
-        if not isinstance(message, Verdict):
-            return
-        self._verdicts += 1
-        if message.exit == 0 or message.cut != 0:
-            self._answer.set_exception(RuntimeError(f"not what was to be decided: {message}"))
-            return
-        wire = wire_of(self._spec.name, self._images)
-        upload = Upload(
-            message.sequence,
-            message.exit,
-            0,
-            len(self._images),
-            self._due_s - time.monotonic(),
-            (wire,),
-        )
-        self._session.send_frame(encode(upload))
-
-    def _tensors(self, message: ToUploader) -> None:
-        if isinstance(message, Answer):
-            self._answer.set_result(bytes(message.logits.data))
-        else:
-            self._answer.set_exception(RuntimeError(f"declined: {message.reason}"))
+        await self._client.close()
 
 
 async def with_clients(

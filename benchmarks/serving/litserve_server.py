@@ -37,9 +37,7 @@ class Api(litserve.LitAPI):
 
 if __name__ == "__main__":
     api = Api(sys.argv[1])
-    server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=1, timeout=False, fast_queue=True
-    )
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False, fast_queue=True)
     server.run(
         host="127.0.0.1",
         port=int(sys.argv[2]),

@@ -31,6 +31,7 @@ from offramp.runtime.protocol import (
     Answer,
     Closing,
     CodedUpload,
+    Declined,
     Hello,
     Pong,
     Probe,
@@ -219,7 +220,7 @@ class DeviceAgent:
                 size = len(inputs)
                 self._logits[message.sequence] = array_of(message.logits, spec, size)
             self.core.answer(message, now_s)
-        else:
+        elif isinstance(message, Declined):
             self.core.declined(message, now_s)
         self._act()
 

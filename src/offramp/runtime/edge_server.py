@@ -18,11 +18,12 @@ from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
-from offramp.runtime.processor import Processor
+from offramp.runtime.processor import Answered, Processor
 from offramp.runtime.protocol import (
     Attach,
     Hello,
     Message,
+    Offer,
     Probe,
     ProtocolError,
     Refusal,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
+AT_ONCE_S = 0.0005
+"""What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
 _LOG = logging.getLogger(__name__)
@@ -205,7 +208,10 @@ class EdgeServer:
             if isinstance(message, Probe):
                 self._core.probe(token, self._clock())
                 continue
-            self._core.upload(token, message, self._clock())
+            if isinstance(message, Offer):
+                self._core.offer(token, message, self._clock())
+            else:
+                self._core.upload(token, message, self._clock())
             self._act()
 
     async def _tick(self) -> None:
@@ -230,20 +236,26 @@ class EdgeServer:
                 self._hang(token)
 
     def _act(self) -> None:
-        for action in self._core.take():
-            match action:
-                case edge_job.Say(session, message):
-                    self._put(session, message, to_tensors=False)
-                case edge_job.Reply(session, message):
-                    self._put(session, message, to_tensors=True)
-                case edge_job.Run():
-                    self._spawn(self._run(action))
-                case edge_job.Remake(version, system):
-                    self._spawn(self._remake(version, system))
-                case edge_job.Hang(session):
-                    self._hang(session)
-        if self._core.idle:
+        while actions := self._core.take():
+            for action in actions:
+                self._carry_out(action)
+        if self._core.draining and self._core.idle:
             self._idle.set()
+
+    def _carry_out(self, action: edge_job.Action) -> None:
+        match action:
+            case edge_job.Say(session, message):
+                self._put(session, message, to_tensors=False)
+            case edge_job.Reply(session, message):
+                self._put(session, message, to_tensors=True)
+            case edge_job.Run() if action.batch.takes_s < AT_ONCE_S:
+                self._ran(action.batch, self._compute(action))
+            case edge_job.Run():
+                self._spawn(self._run(action))
+            case edge_job.Remake(version, system):
+                self._spawn(self._remake(version, system))
+            case edge_job.Hang(session):
+                self._hang(session)
 
     def _put(self, session: bytes, message: Message, *, to_tensors: bool) -> None:
         streams = self._streams.get(session)
@@ -262,23 +274,30 @@ class EdgeServer:
                 reader.cancel()
 
     async def _run(self, action: edge_job.Run) -> None:
-        batch = action.batch
-        decision = batch.works[0].decision
-        made: list[tuple[str, Array] | Refusal] = [Refusal.INTERNAL] * len(batch.works)
-        computed_s = 0.0
+        made = await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, action)
+        self._ran(action.batch, made)
+        self._act()
+
+    def _compute(self, action: edge_job.Run) -> Answered | None:
+        """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""
+        decision = action.batch.works[0].decision
         try:
-            output, logits, computed_s = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._processor.run_tails, decision.exit, decision.cut, action.crossed
-            )
-            made = [Refusal.BAD_TENSORS if each is None else (output, each) for each in logits]
+            return self._processor.run_tails(decision.exit, decision.cut, action.crossed)
         except Exception:  # noqa: BLE001 - whatever the runtime library raises, only these tasks have failed
-            _LOG.exception("%d tasks failed on the edge", len(batch.works))
-        if self._metrics is not None and computed_s > 0:
-            self._metrics.computed(batch, computed_s)
-        self._core.computed(batch, made, self._clock(), computed_s)
+            _LOG.exception("%d tasks failed on the edge", len(action.batch.works))
+            return None
+
+    def _ran(self, batch: edge_job.Batch, answered: Answered | None) -> None:
+        made: list[tuple[str, Array] | Refusal] = [Refusal.INTERNAL] * len(batch.works)
+        if answered is not None:
+            made = [
+                Refusal.BAD_TENSORS if each is None else (answered.output, each) for each in answered.logits
+            ]
+            if self._metrics is not None:
+                self._metrics.computed(batch, answered.took_s)
+        self._core.computed(batch, made, self._clock(), 0.0 if answered is None else answered.took_s)
         if (drift := self._core.speed.news()) is not None:
             _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
-        self._act()
 
     async def _remake(self, version: int, system: System) -> None:
         def make() -> Policy | None:

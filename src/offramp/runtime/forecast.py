@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from offramp.observation import Backlog, Observation
 from offramp.options import Gain, NetworkTerms, System, batch_costs
 from offramp.profile import ExitCoefficients
 from offramp.runtime.link_view import LinkView
-from offramp.runtime.protocol import Announce, Hello
+from offramp.runtime.protocol import Announce, Hello, Offer
 from offramp.task import Decision, Task
 
 SMOOTHING = 0.1
@@ -202,25 +203,37 @@ class Forecast:
         The task's budget is shorter by the margin that the device asks for.
         """
         peer.report(announce, now_s)
-        system = self.system
-        assert system is not None
         index = list(self._peers).index(peer.name)
         # So was what is left of the budget.
         deadline_s = now_s + announce.remaining_s - peer.decision_s / 2
         planned_s = announce.budget_s * (1.0 - announce.margin)
         task = Task(deadline_s - announce.budget_s, announce.size, planned_s, index)
+        network = dataclasses.replace(
+            self._network, decision_s=peer.decision_s, link_delay_s=peer.link.belief.delay_s
+        )
+        observed = self._observed(task, queue, now_s, network, peer.link.bandwidth_bytes_per_s)
+        return observed.weighed(peer.link.belief)
+
+    def observe_offer(self, peer: Peer, offer: Offer, queue: EdgeQueue, now_s: float) -> Observation:
+        """The same of a task that is here with its input: nothing has to be said, and nothing to cross, before it."""
+        index = list(self._peers).index(peer.name)
+        task = Task(now_s + offer.remaining_s - offer.budget_s, offer.size, offer.budget_s, index)
+        network = dataclasses.replace(self._network, decision_s=0.0, link_delay_s=0.0)
+        return self._observed(task, queue, now_s, network, math.inf)
+
+    def _observed(
+        self, task: Task, queue: EdgeQueue, now_s: float, network: NetworkTerms, bandwidth_bytes_per_s: float
+    ) -> Observation:
+        system = self.system
+        assert system is not None
         peers = self._peers.values()
         backlog = Backlog(
             np.array([each.device_free_s for each in peers]),
             np.array([each.link_free_s for each in peers]),
             *queue.forecast(),
         )
-        network = dataclasses.replace(
-            self._network, decision_s=peer.decision_s, link_delay_s=peer.link.belief.delay_s
-        )
-        options = system.options_at(index, announce.size, peer.link.bandwidth_bytes_per_s)
-        observation = Observation(task, now_s, options, backlog, "network", network)
-        return observation.weighed(peer.link.belief)
+        options = system.options_at(task.device, task.size, bandwidth_bytes_per_s)
+        return Observation(task, now_s, options, backlog, "network", network)
 
     def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
         """Count in what the policy chose. ValueError if it is none of the options."""

@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array, TensorSpec
 
-VERSION = 2
+VERSION = 3
 MAX_TENSORS = 16
 MAX_CODECS = 64
 MAX_PADDING = 2**17
@@ -233,6 +233,16 @@ class CodedUpload(Message, frozen=True):
     payload: memoryview
 
 
+class Offer(Message, frozen=True):
+    """A task with its input, of which its device can compute nothing: to be decided and computed without more words."""
+
+    sequence: Number
+    size: Count
+    budget_s: Seconds
+    remaining_s: Signed
+    tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
+
+
 class Probe(Message, frozen=True):
     """Nothing but bytes, whose way shows how the link is."""
 
@@ -248,8 +258,18 @@ class Answer(Message, frozen=True):
     computed_s: Seconds
 
 
+class Served(Message, frozen=True):
+    """The answer to an `Offer`: the exit that was decided, and what an `Answer` says."""
+
+    sequence: Number
+    exit: Choice
+    logits: WireTensor
+    waited_s: Seconds
+    computed_s: Seconds
+
+
 class Declined(Message, frozen=True):
-    """The edge does not compute an upload."""
+    """The edge does not compute an upload, or does not take an offer."""
 
     sequence: Number
     reason: Refusal
@@ -257,8 +277,8 @@ class Declined(Message, frozen=True):
 
 FromDevice = Hello | Announce | Withdraw | Sending | Ping | Bye
 ToDevice = Welcome | Refused | Verdict | Pong | Closing
-FromUploader = Attach | Upload | CodedUpload | Probe
-ToUploader = Answer | Declined
+FromUploader = Attach | Upload | CodedUpload | Offer | Probe
+ToUploader = Answer | Served | Declined
 
 _Kind = TypeVar("_Kind")
 _encoder = msgspec.msgpack.Encoder()

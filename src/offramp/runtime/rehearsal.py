@@ -35,6 +35,7 @@ from offramp.runtime.protocol import (
     Answer,
     Closing,
     CodedUpload,
+    Declined,
     Hello,
     Ping,
     Refused,
@@ -225,7 +226,7 @@ class Rehearsal:
             reply = decode_to_uploader(frame)
             if isinstance(reply, Answer):
                 device.core.answer(reply, self.now_s)
-            else:
+            elif isinstance(reply, Declined):
                 device.core.declined(reply, self.now_s)
             return
         if isinstance(message, Verdict):
