@@ -1,4 +1,4 @@
-"""Clients that load a server: one task in flight each, over a connection that stays open. The same loop for all servers."""
+"""Clients that load a server, all alike: one task in flight each, over a connection that stays open."""
 
 from __future__ import annotations
 

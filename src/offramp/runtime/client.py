@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from offramp.model.tensors import Array, TensorSpec, check_tensors
-from offramp.runtime.device_session import Handlers, Session
+from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
 from offramp.runtime.protocol import (
     VERSION,
     Declined,
@@ -89,12 +89,17 @@ class EdgeClient:
         self._asked: dict[int, asyncio.Future[Inference]] = {}
 
     async def open(self) -> None:
-        """Connect. Raises what `Session.run` raises."""
+        """Connect. Raises ConnectionError if there is no edge, OfframpError if it does not take this client."""
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._running = asyncio.ensure_future(self._session.run())
         await asyncio.wait({self._running, self._ready}, return_when=asyncio.FIRST_COMPLETED)
         if self._running.done():
-            self._running.result()
+            try:
+                self._running.result()
+            except SessionEndedError as error:
+                raise ConnectionError(f"no edge: {error}") from None
+            except SessionRefusedError as error:
+                raise error.as_input_error() from None
         self._running.add_done_callback(self._ended)
 
     async def infer(self, tensors: Mapping[str, Array], budget_s: float) -> Inference:
