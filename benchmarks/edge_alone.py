@@ -147,7 +147,17 @@ def running(name: str, served: Served) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     if name == "offramp":
-        arguments = ["-m", "offramp", "edge", "--port", str(port), "--bundle", str(served.bundle)]
+        arguments = [
+            "-m",
+            "offramp",
+            "edge",
+            "--port",
+            "0",
+            "--client-port",
+            str(port),
+            "--bundle",
+            str(served.bundle),
+        ]
         arguments += ["--policy", "edge-only"]
     else:
         arguments = [str(HERE / "serving" / f"{name}_server.py"), str(served.model), str(port)]

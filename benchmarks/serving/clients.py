@@ -59,7 +59,7 @@ class OfframpClient:
 
     def __init__(self, port: int, number: int, model_sha256: str, spec: TensorSpec) -> None:
         self._name = spec.name
-        self._client = EdgeClient(f"127.0.0.1:{port}", f"client-{number}", model_sha256, (spec,))
+        self._client = EdgeClient(port, f"client-{number}", model_sha256, (spec,))
 
     async def open(self) -> None:
         await self._client.open()

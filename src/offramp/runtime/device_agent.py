@@ -31,7 +31,6 @@ from offramp.runtime.protocol import (
     Answer,
     Closing,
     CodedUpload,
-    Declined,
     Hello,
     Pong,
     Probe,
@@ -220,7 +219,7 @@ class DeviceAgent:
                 size = len(inputs)
                 self._logits[message.sequence] = array_of(message.logits, spec, size)
             self.core.answer(message, now_s)
-        elif isinstance(message, Declined):
+        else:
             self.core.declined(message, now_s)
         self._act()
 

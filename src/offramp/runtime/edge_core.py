@@ -11,6 +11,7 @@ from offramp.model.tensors import Array, TensorSpec
 from offramp.observation import Observation
 from offramp.policies import Policy
 from offramp.policies.greedy import EdgeOnly
+from offramp.runtime.client_protocol import Offer, Served
 from offramp.runtime.edge_job import Action, Batch, Counts, Hang, Remake, Reply, Run, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
@@ -27,14 +28,12 @@ from offramp.runtime.protocol import (
     FromDevice,
     Hello,
     Message,
-    Offer,
     Ping,
     Pong,
     ProtocolError,
     Refusal,
     Refused,
     Sending,
-    Served,
     Upload,
     Verdict,
     Welcome,

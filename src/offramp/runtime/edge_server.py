@@ -15,6 +15,7 @@ from offramp.model.tensors import Array
 from offramp.options import System
 from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_job
+from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
@@ -23,7 +24,6 @@ from offramp.runtime.protocol import (
     Attach,
     Hello,
     Message,
-    Offer,
     Probe,
     ProtocolError,
     Refusal,
@@ -86,6 +86,7 @@ class EdgeServer:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
+        self._clients = ClientPort(core, self._act, clock, max_frame_bytes)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; gives the port. Raises OfframpError if that cannot be done."""
@@ -106,6 +107,10 @@ class EdgeServer:
         self._spawn(self._tick())
         return bound
 
+    async def serve_clients(self, port: int) -> int:
+        """Serve programs on this machine, too; gives the port. Raises OfframpError if that cannot be done."""
+        return await self._clients.start(port)
+
     async def drain(self) -> None:
         """Take no new tasks, and finish those that are decided."""
         self._core.drain()
@@ -121,6 +126,7 @@ class EdgeServer:
         for streams in self._streams.values():
             for queue in (streams.control, streams.tensors):
                 end(queue)
+        await self._clients.stop()
         await self._server.stop(grace=0.5)
         self._processor.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -208,10 +214,7 @@ class EdgeServer:
             if isinstance(message, Probe):
                 self._core.probe(token, self._clock())
                 continue
-            if isinstance(message, Offer):
-                self._core.offer(token, message, self._clock())
-            else:
-                self._core.upload(token, message, self._clock())
+            self._core.upload(token, message, self._clock())
             self._act()
 
     async def _tick(self) -> None:
@@ -260,6 +263,7 @@ class EdgeServer:
     def _put(self, session: bytes, message: Message, *, to_tensors: bool) -> None:
         streams = self._streams.get(session)
         if streams is None:
+            self._clients.send(session, message)
             return
         try:
             (streams.tensors if to_tensors else streams.control).put_nowait(encode(message))
@@ -269,7 +273,9 @@ class EdgeServer:
 
     def _hang(self, session: bytes) -> None:
         streams = self._streams.get(session)
-        if streams is not None:
+        if streams is None:
+            self._clients.hang(session)
+        else:
             for reader in streams.readers:
                 reader.cancel()
 

@@ -6,9 +6,10 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from offramp.runtime.client_protocol import Offer
 from offramp.runtime.edge_job import Work
 from offramp.runtime.forecast import Peer
-from offramp.runtime.protocol import Announce, Hello, Offer, Refusal
+from offramp.runtime.protocol import Announce, Hello, Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,17 @@ from offramp.link_estimate import LinkEstimator
 from offramp.observation import Backlog, Observation
 from offramp.options import Gain, NetworkTerms, System, batch_costs
 from offramp.profile import ExitCoefficients
+from offramp.runtime.client_protocol import Offer
 from offramp.runtime.link_view import LinkView
-from offramp.runtime.protocol import Announce, Hello, Offer
+from offramp.runtime.protocol import Announce, Hello
 from offramp.task import Decision, Task
 
 SMOOTHING = 0.1
 """Weight of a new measurement in a running mean."""
 NOTABLE_DRIFT = 0.25
 """Relative change of a speed since the start that is worth a line in the log."""
+JUDGED_S = 0.005
+"""Work of less than this says little of the edge's speed: it is added up before it is compared."""
 TOLERATED_DRIFT = 0.05
 """Relative error of a speed at which predictions take up the measured one."""
 
@@ -152,6 +155,7 @@ class Forecast:
         self.speed = RunningSpeed(edge_factor)
         self._peers: dict[str, Peer] = {}
         self._system: System | None = None
+        self._unjudged_s = 0.0, 0.0
         self._taking_s = lru_cache(maxsize=65536)(self._batch_s)
 
     @property
@@ -240,9 +244,13 @@ class Forecast:
         peer.place(observation, observation.options.row_of(decision))
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
-        """The edge has computed what an edge of factor 1 computes in `predicted_s`."""
-        if self.speed.measured(predicted_s, measured_s):
+        """The edge has computed what an edge of factor 1 computes in `predicted_s`; short work is judged together."""
+        self._unjudged_s = self._unjudged_s[0] + predicted_s, self._unjudged_s[1] + measured_s
+        if self._unjudged_s[0] < JUDGED_S:
+            return
+        if self.speed.measured(*self._unjudged_s):
             self._system = None
+        self._unjudged_s = 0.0, 0.0
 
     @property
     def edge_factor(self) -> float:

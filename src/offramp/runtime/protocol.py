@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array, TensorSpec
 
-VERSION = 3
+VERSION = 2
 MAX_TENSORS = 16
 MAX_CODECS = 64
 MAX_PADDING = 2**17
@@ -233,16 +233,6 @@ class CodedUpload(Message, frozen=True):
     payload: memoryview
 
 
-class Offer(Message, frozen=True):
-    """A task with its input, of which its device can compute nothing: to be decided and computed without more words."""
-
-    sequence: Number
-    size: Count
-    budget_s: Seconds
-    remaining_s: Signed
-    tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
-
-
 class Probe(Message, frozen=True):
     """Nothing but bytes, whose way shows how the link is."""
 
@@ -258,16 +248,6 @@ class Answer(Message, frozen=True):
     computed_s: Seconds
 
 
-class Served(Message, frozen=True):
-    """The answer to an `Offer`: the exit that was decided, and what an `Answer` says."""
-
-    sequence: Number
-    exit: Choice
-    logits: WireTensor
-    waited_s: Seconds
-    computed_s: Seconds
-
-
 class Declined(Message, frozen=True):
     """The edge does not compute an upload, or does not take an offer."""
 
@@ -277,8 +257,8 @@ class Declined(Message, frozen=True):
 
 FromDevice = Hello | Announce | Withdraw | Sending | Ping | Bye
 ToDevice = Welcome | Refused | Verdict | Pong | Closing
-FromUploader = Attach | Upload | CodedUpload | Offer | Probe
-ToUploader = Answer | Served | Declined
+FromUploader = Attach | Upload | CodedUpload | Probe
+ToUploader = Answer | Declined
 
 _Kind = TypeVar("_Kind")
 _encoder = msgspec.msgpack.Encoder()
@@ -299,25 +279,26 @@ def encode(message: Message) -> bytes:
 
 def decode_from_device(frame: bytes) -> FromDevice:
     """A control message of a device. Raises ProtocolError."""
-    return _decode(_from_device, frame)
+    return decode_with(_from_device, frame)
 
 
 def decode_to_device(frame: bytes) -> ToDevice:
     """A control message of an edge. Raises ProtocolError."""
-    return _decode(_to_device, frame)
+    return decode_with(_to_device, frame)
 
 
 def decode_from_uploader(frame: bytes) -> FromUploader:
     """A message of a device's stream of tensors. Raises ProtocolError."""
-    return _decode(_from_uploader, frame)
+    return decode_with(_from_uploader, frame)
 
 
 def decode_to_uploader(frame: bytes) -> ToUploader:
     """A message of an edge on the stream of tensors. Raises ProtocolError."""
-    return _decode(_to_uploader, frame)
+    return decode_with(_to_uploader, frame)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_Kind], frame: bytes) -> _Kind:
+def decode_with(decoder: msgspec.msgpack.Decoder[_Kind], frame: bytes) -> _Kind:
+    """A message of the decoder's kinds. Raises ProtocolError."""
     # A frame nested thousands of levels deep makes the decoder recurse: Python says so with RecursionError.
     try:
         return decoder.decode(frame)

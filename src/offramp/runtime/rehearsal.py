@@ -35,7 +35,6 @@ from offramp.runtime.protocol import (
     Answer,
     Closing,
     CodedUpload,
-    Declined,
     Hello,
     Ping,
     Refused,
@@ -226,7 +225,7 @@ class Rehearsal:
             reply = decode_to_uploader(frame)
             if isinstance(reply, Answer):
                 device.core.answer(reply, self.now_s)
-            elif isinstance(reply, Declined):
+            else:
                 device.core.declined(reply, self.now_s)
             return
         if isinstance(message, Verdict):
