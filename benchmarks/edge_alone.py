@@ -1,12 +1,12 @@
 """The edge alone against LitServe and Ray Serve on the same network, and ONNX Runtime in a bare loop as the limit.
 
-    python benchmarks/edge_alone.py [--exits 1,4] [--sizes 1,8] [--rounds 3] [--seconds 3] [--clients 8] [-o FILE]
+    python benchmarks/edge_alone.py [--exits 1,4] [--sizes 1,8] [--rounds 8] [--seconds 1] [--clients 8] [-o FILE]
 
 Each exit of the bundled network becomes an ONNX file of its own, which every server serves with one worker of one
 thread. The clients are the same everywhere: so many connections of one process on this machine, one task in flight
 each, raw bytes there and back; over HTTP/1.1 to the others, with `offramp.runtime.client` to the edge. `size` is the
-number of images in a task. Rounds go through the servers in turn, each time in another order and with fresh processes;
-ratios are of one round, and their median is given.
+number of images in a task. All servers are up at the same time and idle but for the one that is loaded; rounds go
+through them in turn, each time beginning with another one. Ratios are of one round, and their median is given.
 
 Throughput is of clients that ask again at once. Latency is at half of that server's own throughput, Poisson arrivals.
 """
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,7 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "edge-alone.json"
 SERVERS = ("offramp", "litserve", "ray")
 START_S = 90.0
-WARM_S = 0.7
+WARM_S = 0.2
 BATCHES = 16
 """Different inputs that a run goes through."""
 
@@ -63,8 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--exits", type=numbers, default=(1, 4))
     parser.add_argument("--sizes", type=numbers, default=(1, 8))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     args = parser.parse_args()
@@ -76,8 +76,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for exit in args.exits:
             served = extract(exit, Path(folder))
-            for number in range(args.rounds):
-                rows += one_round(served, number, args)
+            with ExitStack() as started:
+                ports = {name: started.enter_context(running(name, served)) for name in SERVERS}
+                for number in range(args.rounds):
+                    rows += one_round(served, ports, number, args)
     value = {
         "format": "offramp.edge-alone/1",
         "made_with": provenance(),
@@ -107,17 +109,16 @@ def extract(exit: int, folder: Path) -> Served:
     return Served(exit, model, bundle, load_bundle(bundle).model.sha256)
 
 
-def one_round(served: Served, number: int, args: argparse.Namespace) -> list[dict]:
-    """All servers once, beginning with another one each round."""
+def one_round(served: Served, ports: dict[str, int], number: int, args: argparse.Namespace) -> list[dict]:
+    """All servers once at each size, beginning with another one each round."""
     rows = []
     names = ("onnxruntime", *SERVERS)
-    for name in names[number % len(names) :] + names[: number % len(names)]:
-        if name == "onnxruntime":
-            found = [bare_loop(served, size, args.seconds) for size in args.sizes]
-        else:
-            with running(name, served) as port:
-                found = [loaded(name, served, port, size, args) for size in args.sizes]
-        for size, figures in zip(args.sizes, found, strict=True):
+    for size in args.sizes:
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            if name == "onnxruntime":
+                figures = bare_loop(served, size, args.seconds)
+            else:
+                figures = loaded(name, served, ports[name], size, args)
             rows.append({"round": number, "exit": served.exit, "size": size, "server": name, **figures})
             print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -252,7 +253,8 @@ def ratios(rows: list[dict]) -> list[dict]:
 def table(value: dict) -> str:
     """The medians and the ratios as Markdown."""
     lines = [
-        "| exit | images a task | server | tasks/s | p50 at half load, ms | p95, ms | edge's tasks/s over it | edge's p50 over it |",
+        "| exit | images a task | server | tasks/s | p50 at half load, ms | p95, ms "
+        "| edge's tasks/s over it | edge's p50 over it |",
         "|---|---|---|---|---|---|---|---|",
     ]
     rows = value["rows"]

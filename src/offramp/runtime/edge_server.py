@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
-AT_ONCE_S = 0.0005
-"""What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
+AT_ONCE_S = 0.002
+"""What is predicted to take less a lone worker computes in the event loop's thread, which can wait so long."""
+HANDING_OVER_S = 0.0003
+"""With several workers the same, but only of what takes no longer than to hand it over and back."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
 _LOG = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ class EdgeServer:
         self._on_policy = on_policy
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
+        self._at_once_s = AT_ONCE_S if workers == 1 else HANDING_OVER_S
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
@@ -251,10 +255,10 @@ class EdgeServer:
                 self._put(session, message, to_tensors=False)
             case edge_job.Reply(session, message):
                 self._put(session, message, to_tensors=True)
-            case edge_job.Run() if action.batch.takes_s < AT_ONCE_S:
+            case edge_job.Run() if action.batch.takes_s < self._at_once_s:
                 self._ran(action.batch, self._compute(action))
             case edge_job.Run():
-                self._spawn(self._run(action))
+                self._hand_over(action)
             case edge_job.Remake(version, system):
                 self._spawn(self._remake(version, system))
             case edge_job.Hang(session):
@@ -279,10 +283,19 @@ class EdgeServer:
             for reader in streams.readers:
                 reader.cancel()
 
-    async def _run(self, action: edge_job.Run) -> None:
-        made = await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, action)
-        self._ran(action.batch, made)
-        self._act()
+    def _hand_over(self, action: edge_job.Run) -> None:
+        loop = asyncio.get_running_loop()
+
+        def compute() -> None:
+            made = self._compute(action)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(finish, made)
+
+        def finish(made: Answered | None) -> None:
+            self._ran(action.batch, made)
+            self._act()
+
+        self._pool.submit(compute)
 
     def _compute(self, action: edge_job.Run) -> Answered | None:
         """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""
