@@ -78,6 +78,11 @@ class Belief(Protocol):
         """Bytes per second to plan an upload with, > 0."""
         ...
 
+    @property
+    def certain(self) -> bool:
+        """Whether uploads are held to take exactly what `rate` says, so that there are no chances to weigh."""
+        ...
+
     def chance(self, slack: FloatArray) -> FloatArray | None:
         """Probability that an upload needs at most `slack` times what `rate` says; None if that is certain."""
         ...
@@ -101,6 +106,11 @@ class Assumed:
     def rate(self, now_s: float, pending: Pending = NOTHING_PENDING) -> float:
         """See `Belief`."""
         return self.bandwidth_bytes_per_s
+
+    @property
+    def certain(self) -> bool:
+        """See `Belief`."""
+        return True
 
     def chance(self, slack: FloatArray) -> FloatArray | None:
         """See `Belief`."""
@@ -163,9 +173,9 @@ class LinkEstimator:
     def rate(self, now_s: float, pending: Pending = NOTHING_PENDING) -> float:
         """See `Belief`; rounded to a step."""
         declared = math.log(self.bandwidth_bytes_per_s)
-        log_rate = declared if self._trusted else self._level(now_s) + self._shortfall()
+        log_rate = declared if self.certain else self._level(now_s) + self._shortfall()
         crossing_s = pending.elapsed_s - self.delay_s
-        due_s = pending.size_bytes * math.exp(-log_rate) * (OVERDUE if self._trusted else 1.0) + GRAIN_S
+        due_s = pending.size_bytes * math.exp(-log_rate) * (OVERDUE if self.certain else 1.0) + GRAIN_S
         if pending.size_bytes > 0 and crossing_s > due_s:
             log_rate = math.log(pending.size_bytes / (OVERDUE * crossing_s))
         step = round((log_rate - declared) / math.log(2.0) * STEPS_PER_OCTAVE)
@@ -173,7 +183,7 @@ class LinkEstimator:
 
     def chance(self, slack: FloatArray) -> FloatArray | None:
         """See `Belief`: the share of the remembered errors that such a slack makes good."""
-        if self._trusted:
+        if self.certain:
             return None
         ranked = np.array(self._ranked)
         with np.errstate(divide="ignore"):
@@ -184,7 +194,8 @@ class LinkEstimator:
         return share
 
     @property
-    def _trusted(self) -> bool:
+    def certain(self) -> bool:
+        """See `Belief`: as long as a promise to be steady is believed."""
         promised = math.log(self.bandwidth_bytes_per_s)
         return self.steady and (self._count < ENOUGH or self._typical >= promised - BROKEN)
 

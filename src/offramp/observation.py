@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from offramp.options import NetworkTerms, OptionTable
 from offramp.task import Task
 
 Timing = Literal["paper", "network"]
+NetworkArrivals = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 TIMINGS: tuple[Timing, ...] = ("paper", "network")
 
 
@@ -60,9 +61,12 @@ class Observation:
     timing: Timing = "paper"
     network: NetworkTerms = field(default_factory=NetworkTerms)
     chance: FloatArray | None = None
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def weighed(self, belief: Belief) -> Observation:
         """This observation with the chances that a belief gives its options' uploads."""
+        if belief.certain:
+            return self
         options, backlog = self.options, self.backlog
         _, send_s, _, _ = self.network_arrivals()
         start_s = np.maximum(send_s, backlog.link_free_s[self.task.device])
@@ -74,7 +78,12 @@ class Observation:
         return self if chance is None else replace(self, chance=np.where(options.local, 1.0, chance))
 
     def timeline(self) -> Timeline:
-        """Predicted instants of every option, arrays as long as the option table."""
+        """Predicted instants of every option, arrays as long as the option table; worked out once."""
+        timeline: Timeline = self._known.get("timeline") or self._timeline()
+        self._known["timeline"] = timeline
+        return timeline
+
+    def _timeline(self) -> Timeline:
         device, options, backlog = self.task.device, self.options, self.backlog
         if self.timing == "paper":
             return equations.paper_timeline(
@@ -92,8 +101,13 @@ class Observation:
         )
         return Timeline(device_start_s, send_s, edge_start_s, finish_s)
 
-    def network_arrivals(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def network_arrivals(self) -> NetworkArrivals:
         """Predicted instants of every option up to the edge, under `network`: see `equations.network_arrival`."""
+        arrivals: NetworkArrivals = self._known.get("arrivals") or self._network_arrivals()
+        self._known["arrivals"] = arrivals
+        return arrivals
+
+    def _network_arrivals(self) -> NetworkArrivals:
         device, options, backlog = self.task.device, self.options, self.backlog
         return equations.network_arrival(
             self.ready_s,

@@ -177,20 +177,29 @@ class OptionTable:
     gain: FloatArray
     accuracy: FloatArray
     local: BoolArray
+    _rows: dict[Decision, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        choices = zip(self.exit.tolist(), self.cut.tolist(), self.codec.tolist(), strict=True)
+        # Of rows that are alike, which no model has, the first counts.
+        rows = {Decision(*choice): row for row, choice in reversed(list(enumerate(choices)))}
+        object.__setattr__(self, "_rows", rows)
 
     def __len__(self) -> int:
         return len(self.exit)
 
     def index(self, exit: int, cut: int, codec: str = UNCODED) -> int:
         """Row of an (exit, cut, codec) of the model; ValueError if the model has none."""
-        found = np.flatnonzero((self.exit == exit) & (self.cut == cut) & (self.codec == codec))
-        if not len(found):
-            raise ValueError(f"no option with exit {exit}, cut {cut} and codec {codec}")
-        return int(found[0])
+        return self.row_of(Decision(exit, cut, codec))
 
     def row_of(self, decision: Decision) -> int:
         """Row of a decision that drops nothing; ValueError if it is none of the options."""
-        return self.index(decision.exit, decision.cut, decision.codec)
+        row = self._rows.get(decision)
+        if row is None:
+            raise ValueError(
+                f"no option with exit {decision.exit}, cut {decision.cut} and codec {decision.codec}"
+            )
+        return row
 
     def decision(self, row: int) -> Decision:
         """The decision for a row."""

@@ -60,6 +60,7 @@ SETTINGS = {
         "adapt": st.booleans(),
         "workers": st.integers(1, 256),
         "max_batch": st.integers(1, 64),
+        "client_port": st.integers(0, 65535),
     },
     "device": COMMON
     | {

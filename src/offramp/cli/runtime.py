@@ -66,6 +66,10 @@ MaxBatch = Annotated[
     int,
     typer.Option("--max-batch", help="Waiting tasks of one exit and cut that a worker may run together."),
 ]
+ClientPort = Annotated[
+    int | None,
+    typer.Option("--client-port", help="Serve programs on loopback that have inputs and compute nothing."),
+]
 _CONFIG_HELP = "TOML file with the settings of edge and devices; other options win over it."
 EdgeFile = Annotated[
     Path | None, typer.Option("--config", is_eager=True, callback=from_file("edge"), help=_CONFIG_HELP)
@@ -94,6 +98,7 @@ def edge(
     codecs: EdgeCodecs = _EDGE.codecs,
     workers: Workers = _EDGE.workers,
     max_batch: MaxBatch = _EDGE.max_batch,
+    client_port: ClientPort = _EDGE.client_port,
     certs: Certs = _EDGE.certs,
     insecure: Insecure = _EDGE.insecure,
     metrics_port: MetricsPort = _EDGE.metrics_port,
@@ -120,6 +125,7 @@ def edge(
             codecs,
             workers,
             max_batch,
+            client_port,
             certs,
             insecure,
             metrics_port,

@@ -134,6 +134,7 @@ class EdgeConfig(_Table):
     codecs: CodecNames = ""
     workers: Workers = 1
     max_batch: Batch = 1
+    client_port: Port | None = None
 
 
 class DeviceConfig(_Table):

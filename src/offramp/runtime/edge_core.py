@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from offramp.edge_queue import EdgeQueue
 from offramp.model.tensors import Array, TensorSpec
 from offramp.observation import Observation
 from offramp.policies import Policy
+from offramp.policies.greedy import EdgeOnly
+from offramp.runtime.client_protocol import Offer, Served
 from offramp.runtime.edge_job import Action, Batch, Counts, Hang, Remake, Reply, Run, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
@@ -39,7 +42,7 @@ from offramp.runtime.protocol import (
     fits,
     wire_of,
 )
-from offramp.task import DROP, UNCODED, Decision
+from offramp.task import UNCODED, Decision
 
 GRACE_S = 1.0
 """How long after its deadline a decided task may still reach the edge before it is forgotten."""
@@ -173,36 +176,49 @@ class EdgeCore:
                 raise ProtocolError("hello: the session is open already")
 
     def _announce(self, session: Session, announce: Announce, now_s: float) -> None:
-        self.counts.announced += 1
-        expected = (work for each in self._sessions for work in each.expected.values())
-        queue = self._queue.forecast(expected, now_s)
-        observation = self._forecast.observe(session.peer, announce, queue, now_s)
-        reason = Refusal.DRAINING if self.draining else None
-        reason = reason or self._sessions.turn_away(session, announce, self._queue.waiting)
-        decision = DROP
-        if reason is None:
-            decision = (self._policy or self._interim).decide(observation)
-            reason = Refusal.POLICY if decision.exit == 0 else None
-        if reason is not None:
-            self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
+        observation = self._forecast.observe(session.peer, announce, self._queued(now_s), now_s)
+        decided = self._decide(session, announce, observation)
+        if isinstance(decided, Refusal):
             rate = session.peer.link.bandwidth_bytes_per_s
-            verdict = Verdict(announce.sequence, 0, 0, UNCODED, reason, 0.0, 0.0, 0.0, 0.0, rate)
+            verdict = Verdict(announce.sequence, 0, 0, UNCODED, decided, 0.0, 0.0, 0.0, 0.0, rate)
         else:
-            verdict = self._accept(session, announce, observation, decision)
+            verdict = self._accept(session, announce, observation, decided)
         session.peer.verdicts += 1
         self._actions.append(Say(session.token, verdict))
+
+    def _queued(self, now_s: float) -> EdgeQueue:
+        expected = (work for each in self._sessions for work in each.expected.values())
+        return self._queue.forecast(expected, now_s)
+
+    def _decide(
+        self, session: Session, task: Announce | Offer, observation: Observation
+    ) -> Decision | Refusal:
+        """What is to be done with a task, or why nothing is; counted."""
+        self.counts.announced += 1
+        own = self._queue.waiting_of(session.token) + len(session.expected)
+        reason = Refusal.DRAINING if self.draining else None
+        reason = reason or self._sessions.turn_away(session, task, own, self._queue.waiting)
+        if reason is None:
+            decision = (self._policy or self._interim).decide(observation)
+            if decision.exit > 0 and decision.cut > 0 and isinstance(task, Offer):
+                decision = EdgeOnly().decide(observation)  # nobody could compute its first layers
+            if decision.exit > 0:
+                self.counts.decided += 1
+                self.counts.chosen[decision] = self.counts.chosen.get(decision, 0) + 1
+                return decision
+            reason = Refusal.POLICY
+        self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
+        return reason
 
     def _accept(
         self, session: Session, announce: Announce, observation: Observation, decision: Decision
     ) -> Verdict:
-        self.counts.decided += 1
-        self.counts.chosen[decision] = self.counts.chosen.get(decision, 0) + 1
         options, task = observation.options, observation.task
         row = options.row_of(decision)
         timeline = observation.timeline()
         # An instant that is the same for all options is given once.
-        instants = (float(np.broadcast_to(each, len(options))[row]) for each in timeline)
-        predicted = [fits(instant_s - task.arrival_s) for instant_s in instants]
+        instants = (each[row] if np.ndim(each) else each for each in timeline)
+        predicted = [fits(float(instant_s) - task.arrival_s) for instant_s in instants]
         self._forecast.commit(session.peer, observation, decision)
         if not options.local[row]:
             _, _, _, arrival_s = observation.network_arrivals()
@@ -254,6 +270,29 @@ class EdgeCore:
         self._queue.add(work)
         self._start(now_s)
 
+    def offer(self, token: bytes, offer: Offer, now_s: float) -> None:
+        """A task has come with its input: it is decided and, if it is taken, waits for a worker at once."""
+        session = self._sessions.get(token)
+        if session is None:
+            return
+        self._sessions.heard(session, now_s)
+        observation = self._forecast.observe_offer(session.peer, offer, self._queued(now_s), now_s)
+        decided = self._decide(session, offer, observation)
+        if isinstance(decided, Refusal):
+            self._reply(token, Declined(offer.sequence, decided))
+            return
+        try:
+            crossed = arrays_of(offer.tensors, self._boundary(decided.exit, 0), offer.size)
+        except ProtocolError:
+            self._decline(token, offer.sequence, Refusal.BAD_TENSORS)
+            return
+        tail_s = float(observation.options.tail_s[observation.options.row_of(decided)])
+        deadline_s = now_s + offer.remaining_s
+        self._queue.add(
+            Work(token, offer.sequence, decided, offer.size, tail_s, now_s, deadline_s, crossed, offered=True)
+        )
+        self._start(now_s)
+
     def _start(self, now_s: float) -> None:
         for started in self._queue.start(now_s):
             if isinstance(started, Batch):
@@ -274,8 +313,11 @@ class EdgeCore:
                 continue
             self.counts.answered += 1
             waited_s = max(0.0, batch.start_s - work.arrival_s)
-            answer = Answer(work.sequence, wire_of(*logits), waited_s, computed_s)
-            self._reply(work.session, answer)
+            answer = (wire_of(*logits), waited_s, computed_s)
+            if work.offered:
+                self._reply(work.session, Served(work.sequence, work.decision.exit, *answer))
+            else:
+                self._reply(work.session, Answer(work.sequence, *answer))
         if not any(isinstance(logits, Refusal) for logits in made):
             self._forecast.computed(self._forecast.batch_s(batch.tasks), computed_s)
         self._start(now_s)

@@ -65,6 +65,7 @@ class Work:
     arrival_s: float
     deadline_s: float
     crossed: Crossed | None = None
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,6 +55,7 @@ class EdgeSettings:
     codecs: str
     workers: int
     max_batch: int
+    client_port: int | None
     certs: Path | None
     insecure: bool
     metrics_port: int | None
@@ -215,9 +216,12 @@ async def _serve(
     port = await server.start(settings.host, settings.port)
     orders = Orders(on_orphaned)
     try:
+        client_port = None
+        if settings.client_port is not None:
+            client_port = await server.serve_clients(settings.client_port)
         if settings.supervised:
             await orders.start()
-            emit({"event": "ready", "port": port})
+            emit({"event": "ready", "port": port, "client_port": client_port})
         else:
             print(
                 f"edge on {settings.host}:{port}, policy {settings.policy}; Ctrl-C drains",

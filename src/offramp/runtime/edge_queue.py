@@ -30,6 +30,10 @@ class WorkQueue:
         """Uploads that wait for a worker."""
         return len(self._waiting)
 
+    def waiting_of(self, session: bytes) -> int:
+        """Uploads of one session that wait."""
+        return sum(work.session == session for work in self._waiting)
+
     @property
     def workers(self) -> int:
         """How many there are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,12 @@ from offramp.model.tensors import Array
 from offramp.options import System
 from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_job
+from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
 from offramp.runtime.memory import trim
-from offramp.runtime.processor import Processor
+from offramp.runtime.processor import Answered, Processor
 from offramp.runtime.protocol import (
     Attach,
     Declined,
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 TRIM_S = 10.0
 """How often memory is given back, as soon as there is nothing to do."""
+AT_ONCE_S = 0.002
+"""What is predicted to take less a lone worker computes in the event loop's thread, which can wait so long."""
+HANDING_OVER_S = 0.0003
+"""With several workers the same, but only of what takes no longer than to hand it over and back."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
 NOBODY = f"did not say who it is within {OPENING_S:g} s"
@@ -84,6 +90,7 @@ class EdgeServer:
         self._on_policy = on_policy
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
+        self._at_once_s = AT_ONCE_S if workers == 1 else HANDING_OVER_S
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
@@ -91,6 +98,7 @@ class EdgeServer:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
+        self._clients = ClientPort(core, self._act, clock, max_frame_bytes)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; gives the port. Raises OfframpError if that cannot be done."""
@@ -111,6 +119,10 @@ class EdgeServer:
         self._spawn(self._tick())
         return bound
 
+    async def serve_clients(self, port: int) -> int:
+        """Serve programs on this machine, too; gives the port. Raises OfframpError if that cannot be done."""
+        return await self._clients.start(port)
+
     async def drain(self) -> None:
         """Take no new tasks, and finish those that are decided."""
         self._core.drain()
@@ -126,6 +138,7 @@ class EdgeServer:
         for streams in self._streams.values():
             for queue in (streams.control, streams.tensors):
                 end(queue)
+        await self._clients.stop()
         await self._server.stop(grace=0.5)
         self._processor.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -244,24 +257,31 @@ class EdgeServer:
                 self._hang(token)
 
     def _act(self) -> None:
-        for action in self._core.take():
-            match action:
-                case edge_job.Say(session, message):
-                    self._put(session, message, to_tensors=False)
-                case edge_job.Reply(session, message):
-                    self._put(session, message, to_tensors=True)
-                case edge_job.Run():
-                    self._spawn(self._run(action))
-                case edge_job.Remake(version, system):
-                    self._spawn(self._remake(version, system))
-                case edge_job.Hang(session):
-                    self._hang(session)
-        if self._core.idle:
+        while actions := self._core.take():
+            for action in actions:
+                self._carry_out(action)
+        if self._core.draining and self._core.idle:
             self._idle.set()
+
+    def _carry_out(self, action: edge_job.Action) -> None:
+        match action:
+            case edge_job.Say(session, message):
+                self._put(session, message, to_tensors=False)
+            case edge_job.Reply(session, message):
+                self._put(session, message, to_tensors=True)
+            case edge_job.Run() if action.batch.takes_s < self._at_once_s:
+                self._ran(action.batch, self._compute(action))
+            case edge_job.Run():
+                self._hand_over(action)
+            case edge_job.Remake(version, system):
+                self._spawn(self._remake(version, system))
+            case edge_job.Hang(session):
+                self._hang(session)
 
     def _put(self, session: bytes, message: Message, *, to_tensors: bool) -> None:
         streams = self._streams.get(session)
         if streams is None:
+            self._clients.send(session, message)
             return
         if isinstance(message, Verdict | Declined) and message.reason in SUSPICIOUS:
             _LOG.warning("device %s, task %d refused: %s", streams.device, message.sequence, message.reason)
@@ -273,28 +293,46 @@ class EdgeServer:
 
     def _hang(self, session: bytes) -> None:
         streams = self._streams.get(session)
-        if streams is not None:
+        if streams is None:
+            self._clients.hang(session)
+        else:
             for reader in streams.readers:
                 reader.cancel()
 
-    async def _run(self, action: edge_job.Run) -> None:
-        batch = action.batch
-        decision = batch.works[0].decision
-        made: list[tuple[str, Array] | Refusal] = [Refusal.INTERNAL] * len(batch.works)
-        computed_s = 0.0
+    def _hand_over(self, action: edge_job.Run) -> None:
+        loop = asyncio.get_running_loop()
+
+        def compute() -> None:
+            made = self._compute(action)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(finish, made)
+
+        def finish(made: Answered | None) -> None:
+            self._ran(action.batch, made)
+            self._act()
+
+        self._pool.submit(compute)
+
+    def _compute(self, action: edge_job.Run) -> Answered | None:
+        """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""
+        decision = action.batch.works[0].decision
         try:
-            output, logits, computed_s = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._processor.run_tails, decision.exit, decision.cut, action.crossed
-            )
-            made = [Refusal.BAD_TENSORS if each is None else (output, each) for each in logits]
+            return self._processor.run_tails(decision.exit, decision.cut, action.crossed)
         except Exception:  # noqa: BLE001 - whatever the runtime library raises, only these tasks have failed
-            _LOG.exception("%d tasks failed on the edge", len(batch.works))
-        if self._metrics is not None and computed_s > 0:
-            self._metrics.computed(batch, computed_s)
-        self._core.computed(batch, made, self._clock(), computed_s)
+            _LOG.exception("%d tasks failed on the edge", len(action.batch.works))
+            return None
+
+    def _ran(self, batch: edge_job.Batch, answered: Answered | None) -> None:
+        made: list[tuple[str, Array] | Refusal] = [Refusal.INTERNAL] * len(batch.works)
+        if answered is not None:
+            made = [
+                Refusal.BAD_TENSORS if each is None else (answered.output, each) for each in answered.logits
+            ]
+            if self._metrics is not None:
+                self._metrics.computed(batch, answered.took_s)
+        self._core.computed(batch, made, self._clock(), 0.0 if answered is None else answered.took_s)
         if (drift := self._core.speed.news()) is not None:
             _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
-        self._act()
 
     async def _remake(self, version: int, system: System) -> None:
         def make() -> Policy | None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from offramp.runtime.client_protocol import Offer
 from offramp.runtime.edge_job import Work
 from offramp.runtime.forecast import Peer
 from offramp.runtime.protocol import Announce, Hello, Refusal
@@ -100,15 +101,20 @@ class Sessions:
         session.allowance = min(rate, session.allowance + rate * (now_s - session.heard_s))
         session.heard_s = now_s
 
-    def turn_away(self, session: Session, announce: Announce, waiting: int) -> Refusal | None:
-        """Why an announced task is not taken, while `waiting` uploads wait; else it is counted as announced."""
+    def turn_away(
+        self, session: Session, announce: Announce | Offer, own: int, waiting: int
+    ) -> Refusal | None:
+        """Why an announced task is not taken; else it is counted as announced.
+
+        `own` of the device's tasks are on their way or wait, and `waiting` of all devices' wait.
+        """
         if announce.size > self._limits.max_size:
             return Refusal.TOO_LARGE
         # A task's key is (device, epoch, sequence), and a device counts upwards: nothing is decided twice.
         if announce.sequence <= session.last:
             return Refusal.REPEATED
         session.last = announce.sequence
-        if session.allowance < 1 or len(session.expected) >= self._limits.queue_per_device:
+        if session.allowance < 1 or own >= self._limits.queue_per_device:
             return Refusal.OVERLOADED
         session.allowance -= 1
         on_their_way = sum(len(each.expected) for each in self._open.values())

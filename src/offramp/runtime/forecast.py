@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from offramp.link_estimate import LinkEstimator
 from offramp.observation import Backlog, Observation
 from offramp.options import Gain, NetworkTerms, System, batch_costs
 from offramp.profile import ExitCoefficients
+from offramp.runtime.client_protocol import Offer
 from offramp.runtime.link_view import LinkView
 from offramp.runtime.protocol import Announce, Hello
 from offramp.task import Decision, Task
@@ -24,6 +26,8 @@ SMOOTHING = 0.1
 """Weight of a new measurement in a running mean."""
 NOTABLE_DRIFT = 0.25
 """Relative change of a speed since the start that is worth a line in the log."""
+JUDGED_S = 0.005
+"""Work of less than this says little of the edge's speed: it is added up before it is compared."""
 TOLERATED_DRIFT = 0.05
 """Relative error of a speed at which predictions take up the measured one."""
 
@@ -151,6 +155,7 @@ class Forecast:
         self.speed = RunningSpeed(edge_factor)
         self._peers: dict[str, Peer] = {}
         self._system: System | None = None
+        self._unjudged_s = 0.0, 0.0
         self._taking_s = lru_cache(maxsize=65536)(self._batch_s)
 
     @property
@@ -202,34 +207,50 @@ class Forecast:
         The task's budget is shorter by the margin that the device asks for.
         """
         peer.report(announce, now_s)
-        system = self.system
-        assert system is not None
         index = list(self._peers).index(peer.name)
         # So was what is left of the budget.
         deadline_s = now_s + announce.remaining_s - peer.decision_s / 2
         planned_s = announce.budget_s * (1.0 - announce.margin)
         task = Task(deadline_s - announce.budget_s, announce.size, planned_s, index)
+        network = dataclasses.replace(
+            self._network, decision_s=peer.decision_s, link_delay_s=peer.link.belief.delay_s
+        )
+        observed = self._observed(task, queue, now_s, network, peer.link.bandwidth_bytes_per_s)
+        return observed.weighed(peer.link.belief)
+
+    def observe_offer(self, peer: Peer, offer: Offer, queue: EdgeQueue, now_s: float) -> Observation:
+        """The same of a task that is here with its input: nothing has to be said, and nothing to cross, before it."""
+        index = list(self._peers).index(peer.name)
+        task = Task(now_s + offer.remaining_s - offer.budget_s, offer.size, offer.budget_s, index)
+        network = dataclasses.replace(self._network, decision_s=0.0, link_delay_s=0.0)
+        return self._observed(task, queue, now_s, network, math.inf)
+
+    def _observed(
+        self, task: Task, queue: EdgeQueue, now_s: float, network: NetworkTerms, bandwidth_bytes_per_s: float
+    ) -> Observation:
+        system = self.system
+        assert system is not None
         peers = self._peers.values()
         backlog = Backlog(
             np.array([each.device_free_s for each in peers]),
             np.array([each.link_free_s for each in peers]),
             *queue.forecast(),
         )
-        network = dataclasses.replace(
-            self._network, decision_s=peer.decision_s, link_delay_s=peer.link.belief.delay_s
-        )
-        options = system.options_at(index, announce.size, peer.link.bandwidth_bytes_per_s)
-        observation = Observation(task, now_s, options, backlog, "network", network)
-        return observation.weighed(peer.link.belief)
+        options = system.options_at(task.device, task.size, bandwidth_bytes_per_s)
+        return Observation(task, now_s, options, backlog, "network", network)
 
     def commit(self, peer: Peer, observation: Observation, decision: Decision) -> None:
         """Count in what the policy chose. ValueError if it is none of the options."""
         peer.place(observation, observation.options.row_of(decision))
 
     def computed(self, predicted_s: float, measured_s: float) -> None:
-        """The edge has computed what an edge of factor 1 computes in `predicted_s`."""
-        if self.speed.measured(predicted_s, measured_s):
+        """The edge has computed what an edge of factor 1 computes in `predicted_s`; short work is judged together."""
+        self._unjudged_s = self._unjudged_s[0] + predicted_s, self._unjudged_s[1] + measured_s
+        if self._unjudged_s[0] < JUDGED_S:
+            return
+        if self.speed.measured(*self._unjudged_s):
             self._system = None
+        self._unjudged_s = 0.0, 0.0
 
     @property
     def edge_factor(self) -> float:

@@ -249,7 +249,7 @@ class Answer(Message, frozen=True):
 
 
 class Declined(Message, frozen=True):
-    """The edge does not compute an upload."""
+    """The edge does not compute an upload, or does not take an offer."""
 
     sequence: Number
     reason: Refusal
@@ -279,25 +279,26 @@ def encode(message: Message) -> bytes:
 
 def decode_from_device(frame: bytes) -> FromDevice:
     """A control message of a device. Raises ProtocolError."""
-    return _decode(_from_device, frame)
+    return decode_with(_from_device, frame)
 
 
 def decode_to_device(frame: bytes) -> ToDevice:
     """A control message of an edge. Raises ProtocolError."""
-    return _decode(_to_device, frame)
+    return decode_with(_to_device, frame)
 
 
 def decode_from_uploader(frame: bytes) -> FromUploader:
     """A message of a device's stream of tensors. Raises ProtocolError."""
-    return _decode(_from_uploader, frame)
+    return decode_with(_from_uploader, frame)
 
 
 def decode_to_uploader(frame: bytes) -> ToUploader:
     """A message of an edge on the stream of tensors. Raises ProtocolError."""
-    return _decode(_to_uploader, frame)
+    return decode_with(_to_uploader, frame)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_Kind], frame: bytes) -> _Kind:
+def decode_with(decoder: msgspec.msgpack.Decoder[_Kind], frame: bytes) -> _Kind:
+    """A message of the decoder's kinds. Raises ProtocolError."""
     # A frame nested thousands of levels deep makes the decoder recurse: Python says so with RecursionError.
     try:
         return decoder.decode(frame)

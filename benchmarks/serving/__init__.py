@@ -1,0 +1,1 @@
+"""Servers of one ONNX network, and clients that load them alike: see `benchmarks/edge_alone.py`."""

@@ -1,0 +1,48 @@
+"""LitServe with one ONNX network: POST /predict takes the images' bytes and answers with the logits' bytes.
+
+    python benchmarks/serving/litserve_server.py MODEL.onnx PORT
+
+One worker; requests go to it by ZeroMQ (`fast_queue`), and nothing is turned into JSON on the way.
+"""
+
+import sys
+from typing import Annotated
+
+import litserve
+from fastapi import Body, Response
+from network import Network
+
+Octets = Annotated[bytes, Body(media_type="application/octet-stream")]
+
+
+class Api(litserve.LitAPI):
+    """See the module."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def setup(self, device: str) -> None:
+        self._network = Network(self._path)
+
+    def decode_request(self, request: Octets) -> bytes:
+        return request
+
+    def predict(self, body: bytes) -> bytes:
+        return self._network.answer(body)
+
+    def encode_response(self, logits: bytes) -> Response:
+        return Response(logits, media_type="application/octet-stream")
+
+
+if __name__ == "__main__":
+    api = Api(sys.argv[1])
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False, fast_queue=True)
+    server.run(
+        host="127.0.0.1",
+        port=int(sys.argv[2]),
+        num_api_servers=1,
+        log_level="error",
+        access_log=False,
+        generate_client_file=False,
+    )
