@@ -60,6 +60,8 @@ SETTINGS = {
         "adapt": st.booleans(),
         "workers": st.integers(1, 256),
         "max_batch": st.integers(1, 64),
+        "engine": st.sampled_from(["local", "ray"]),
+        "address": texts,
     },
     "device": COMMON
     | {

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -134,6 +134,8 @@ class EdgeConfig(_Table):
     codecs: CodecNames = ""
     workers: Workers = 1
     max_batch: Batch = 1
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
 
 
 class DeviceConfig(_Table):

@@ -18,7 +18,7 @@ from offramp.runtime import edge_job
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
-from offramp.runtime.processor import Processor
+from offramp.runtime.processor import Tails
 from offramp.runtime.protocol import (
     Attach,
     Hello,
@@ -55,7 +55,7 @@ class EdgeServer:
     def __init__(
         self,
         core: EdgeCore,
-        processor: Processor,
+        processor: Tails,
         make_policy: MakePolicy,
         clock: Callable[[], float],
         *,
