@@ -124,9 +124,9 @@ def test_garbage_ends_a_connection_and_nothing_else(edge: tuple[Running, int]) -
 
     async def lose(one: EdgeClient) -> None:
         process.process.kill()
-        with pytest.raises(ConnectionError):
-            while True:
-                await one.infer(task, 5.0)
+        # An answer may still be on its way when the edge dies.
+        asked = [await asyncio.gather(one.infer(task, 5.0), return_exceptions=True) for _ in range(50)]
+        assert isinstance(asked[-1][0], ConnectionError)
 
     with_client(port, lose)
 

@@ -61,6 +61,8 @@ SETTINGS = {
         "workers": st.integers(1, 256),
         "max_batch": st.integers(1, 64),
         "client_port": st.integers(0, 65535),
+        "engine": st.sampled_from(["local", "ray"]),
+        "address": texts,
     },
     "device": COMMON
     | {

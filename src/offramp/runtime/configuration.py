@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -135,6 +135,8 @@ class EdgeConfig(_Table):
     workers: Workers = 1
     max_batch: Batch = 1
     client_port: Port | None = None
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
 
 
 class DeviceConfig(_Table):
