@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from scipy import stats
 
 from offramp.errors import OfframpError
-from offramp.experiments.cells import Cell, NetworkExits, Outcome, run_cell
+from offramp.experiments.cells import Cell, NetworkExits, run_cell
 from offramp.experiments.engine import LocalEngine, run_kept
 from offramp.experiments.figures import check_number, gain_data, run_sweep, save_figure
 from offramp.experiments.statistics import mean_interval
@@ -22,18 +23,18 @@ SMALL = Scenario(tasks=15)
 
 
 class InThisProcess:
-    """Runs cells one after another and counts them; can be stopped after some."""
+    """Runs cells one after another and keeps which; can be stopped after some."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.ran: list[Cell] = []
+        self.ran: list[Any] = []
         self._stop_after = stop_after
 
-    def run(self, cells: Sequence[Cell], exits: NetworkExits) -> Iterator[tuple[Cell, list[Outcome]]]:
-        for cell in cells:
+    def run(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        for item in items:
             if len(self.ran) == self._stop_after:
                 raise KeyboardInterrupt
-            self.ran.append(cell)
-            yield cell, run_cell(cell, exits)
+            self.ran.append(item)
+            yield item, work(item)
 
 
 def sweep(engine: Any, exits: NetworkExits, folder: Path) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_a_damaged_result_is_run_again(four_exits: NetworkExits, tmp_path: Path)
 
 def test_processes_give_what_one_process_gives(four_exits: NetworkExits) -> None:
     cells = [Cell(SMALL, name, "paper", (0, 1)) for name in ("random", "greedy", "myopic")]
-    results = dict(LocalEngine(2).run(cells, four_exits))
+    results = dict(LocalEngine(2).run(partial(run_cell, exits=four_exits), cells))
     assert results == {cell: run_cell(cell, four_exits) for cell in cells}
 
 

@@ -1,4 +1,4 @@
-"""Tasks by the thousand: a scenario's draws as arrays, for learners and environments that play long streams."""
+"""Tasks by the thousand: a scenario's draws as arrays, for learners, environments and fleets that play long streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from offramp.equations import FloatArray, IntArray
 from offramp.scenario import Scenario
-from offramp.streams import Bernoulli, Sizes
+from offramp.streams import Bernoulli, Poisson, Sizes
 
 
 class Draws(NamedTuple):
@@ -41,6 +41,54 @@ def draw_stretch(scenario: Scenario, count: int, rng: np.random.Generator) -> Dr
     gap_s = draw_gaps(scenario, count, rng)
     size = np.searchsorted(_size_ends(scenario.sizes), rng.random(count), side="right")
     return Draws(gap_s, size.astype(np.int64), rng.integers(scenario.devices, size=count))
+
+
+class Stretch(NamedTuple):
+    """Successive tasks of a stream, arrays of one length: instants in seconds, indices of sizes, devices 0..N-1."""
+
+    arrival_s: FloatArray
+    size: IntArray
+    device: IntArray
+
+    def part(self, first: int, last: int | None = None) -> Stretch:
+        """The tasks from `first` to before `last`."""
+        return Stretch(self.arrival_s[first:last], self.size[first:last], self.device[first:last])
+
+
+class TaskStream:
+    """The very tasks of `instance.draw_tasks`, some thousands at a time.
+
+    However they are taken, in stretches of whatever length, the same generator state gives the same tasks.
+    """
+
+    def __init__(self, scenario: Scenario, rng: np.random.Generator) -> None:
+        self._scenario = scenario
+        self._arrivals_rng, self._sizes_rng, self._devices_rng = rng.spawn(3)
+        self._ends = _size_ends(scenario.sizes)
+        self._slot, self._now_s = -1, 0.0
+        self._instants = scenario.arrivals.instants(scenario.slot_s, self._arrivals_rng)
+
+    def take(self, count: int) -> Stretch:
+        """The next `count` tasks, arrivals ascending."""
+        arrival_s = self._arrive(count)
+        size = np.searchsorted(self._ends, self._sizes_rng.random(count), side="right")
+        device = self._devices_rng.integers(self._scenario.devices, size=count)
+        return Stretch(arrival_s, size.astype(np.int64), device)
+
+    def _arrive(self, count: int) -> FloatArray:
+        """What `instants` would give; the two usual processes without a step of Python for each task."""
+        arrivals, rng = self._scenario.arrivals, self._arrivals_rng
+        if isinstance(arrivals, Bernoulli):
+            slots = self._slot + np.cumsum(rng.geometric(arrivals.probability, count))
+            self._slot = int(slots[-1]) if count else self._slot
+            return np.asarray(slots * self._scenario.slot_s, dtype=np.float64)
+        if isinstance(arrivals, Poisson):
+            gaps_s = rng.exponential(1.0 / arrivals.rate_per_s, count)
+            # The instant so far goes in first, so that the sums round as they do one by one.
+            arrival_s = np.cumsum(np.concatenate(([self._now_s], gaps_s)))
+            self._now_s = float(arrival_s[-1])
+            return arrival_s[1:]
+        return np.fromiter(islice(self._instants, count), np.float64, count)
 
 
 @lru_cache(maxsize=64)

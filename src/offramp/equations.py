@@ -86,6 +86,18 @@ def paper_timeline(
     return Timeline(device_start_s, send_s, edge_start_s, edge_start_s + tail_s)
 
 
+def unqueued_finish(
+    arrival_s: float, head_s: FloatArray, upload_s: FloatArray, tail_s: FloatArray
+) -> FloatArray:
+    """When a task would finish if nothing waited anywhere: what policies that know of no queue go by."""
+    return arrival_s + head_s + upload_s + tail_s
+
+
+def decided(now_s: float, arrival_s: float, decision_s: float) -> float:
+    """When a device has the decision that is taken at `now_s`, under `network`; the round trip began on arrival."""
+    return max(now_s, arrival_s + decision_s)
+
+
 def network_arrival(
     ready_s: float,
     device_free_s: float,

@@ -123,7 +123,7 @@ class Observation:
         """When the device has the decision: at once under `paper`."""
         if self.timing == "paper":
             return self.task.arrival_s
-        return max(self.now_s, self.task.arrival_s + self.network.decision_s)
+        return equations.decided(self.now_s, self.task.arrival_s, self.network.decision_s)
 
     def feasible(self, finish_s: FloatArray) -> BoolArray:
         """Which of the predicted finishes meet the deadline."""

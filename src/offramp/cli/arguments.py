@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +21,9 @@ from rich.progress import (
 from offramp.errors import OfframpError
 from offramp.profile import ExitCoefficients
 from offramp.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    from offramp.experiments.engine import Engine
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ScenarioFile = Annotated[
@@ -61,6 +65,16 @@ BundleOption = Annotated[
 Codecs = Annotated[
     str | None,
     typer.Option("--codecs", help="Offer these codecs for what crosses, with commas, or all that pay."),
+]
+
+CORES = os.cpu_count() or 1
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes, where the engine is local.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="Where the work runs: local, or ray for a cluster of machines.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="The Ray cluster, as HOST:PORT; without it the one on this machine."),
 ]
 
 errors = Console(stderr=True, highlight=False)
@@ -109,6 +123,21 @@ def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoeffi
     offered = named_codecs(codecs, measured_codecs(profile))
     accuracies = [exit.accuracy for exit in manifest.exits]
     return worthwhile(exit_coefficients(profile, profile, accuracies, offered))
+
+
+def engine_of(name: str, address: str | None, jobs: int) -> Engine:
+    """The engine of that name. Raises OfframpError; MissingExtraError for a cluster without Ray."""
+    from offramp.experiments.engine import InlineEngine, LocalEngine
+
+    if name == "local":
+        if address is not None:
+            raise OfframpError("address", address, "only with --engine ray", "add --engine ray")
+        return InlineEngine() if jobs == 1 else LocalEngine(jobs)
+    if name == "ray":
+        from offramp.experiments.ray_engine import RayEngine
+
+        return RayEngine(address)
+    raise OfframpError("engine", name, "local or ray", "choose one of these")
 
 
 def progress_bar(quiet: bool) -> Progress:

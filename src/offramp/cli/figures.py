@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from offramp.cli.arguments import (
+    CORES,
+    Address,
     BundleOption,
+    EngineName,
+    Jobs,
     JsonFlag,
     ScenarioFile,
+    engine_of,
     errors,
     exits_of,
     names_of,
@@ -31,7 +35,9 @@ def figure(
     timing: TimingOption = "paper",
     policies: Annotated[str, typer.Option("--policies", help="Comma-separated names.")] = ",".join(POLICIES),
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Instances a cell.")] = 20,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
+    jobs: Jobs = CORES,
+    engine: EngineName = "local",
+    address: Address = None,
     scenario: ScenarioFile = None,
     bundle: BundleOption = None,
     json_: JsonFlag = False,
@@ -41,11 +47,11 @@ def figure(
     Finished cells are kept in the folder and not run again; Ctrl-C loses only those that are running.
     """
     from offramp.experiments import figures
-    from offramp.experiments.engine import LocalEngine
 
     figures.check_number(number)
     base, exits = scenario_from(scenario), exits_of(bundle)
     chosen, names = timing_of(timing), names_of(policies, POLICIES, "policies")
+    runner = engine_of(engine, address, jobs)
     data: dict[str, Any] = {}
     if number == 3:
         data = figures.gain_data(base, exits)
@@ -54,7 +60,7 @@ def figure(
             len(cells)
             for cells in figures.sweep_cells(figures.SWEEPS[number], base, names, chosen, seeds).values()
         )
-        steps = figures.run_sweep(number, base, exits, names, chosen, seeds, LocalEngine(jobs), output)
+        steps = figures.run_sweep(number, base, exits, names, chosen, seeds, runner, output)
         with progress_bar(json_) as progress:
             bar = progress.add_task(f"figure {number}, {chosen}", total=total)
             for step in steps:

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    CORES,
     Adapt,
+    Address,
     ArrivalProbability,
     Assume,
     BudgetFactor,
@@ -19,12 +21,15 @@ from offramp.cli.arguments import (
     Codecs,
     Devices,
     EdgeWorkers,
+    EngineName,
+    Jobs,
     JsonFlag,
     MaxBatch,
     ScenarioFile,
     Seed,
     SlotLength,
     Tasks,
+    engine_of,
     errors,
     exits_of,
     names_of,
@@ -39,7 +44,9 @@ from offramp.policies import POLICIES
 if TYPE_CHECKING:
     from offramp.experiments.compare import PolicyRow
     from offramp.experiments.statistics import Interval
+    from offramp.instance import Instance
     from offramp.linked_state import Replay
+    from offramp.scenario import Scenario
     from offramp.schedule import Schedule
 
 TimingOption = Annotated[str, typer.Option("--timing", help="Timing model: paper or network.")]
@@ -126,8 +133,13 @@ def stream(
 
 
 def simulate(
-    instance: Annotated[Path, typer.Argument(help="Instance file.")],
-    policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")],
+    instance: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Instance file; without it, tasks of a scenario that are drawn, and only counted."
+        ),
+    ] = None,
+    policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")] = "",
     timing: TimingOption = "paper",
     seed: Seed = 0,
     policy_file: Annotated[
@@ -140,25 +152,93 @@ def simulate(
     link_trace: LinkTrace = None,
     link_start_s: LinkStart = 0.0,
     assume_link: AssumeLink = ESTIMATE,
+    scenario: ScenarioFile = None,
+    tasks: Tasks = None,
+    devices: Devices = None,
+    edges: Annotated[
+        int,
+        typer.Option("--edges", min=1, help="Edges that share the devices; each has arrivals of its own."),
+    ] = 1,
+    p: ArrivalProbability = None,
+    k: BudgetFactor = None,
+    slot_s: SlotLength = None,
+    bundle: BundleOption = None,
+    codecs: Codecs = None,
+    jobs: Jobs = CORES,
+    engine: EngineName = "local",
+    address: Address = None,
     json_: JsonFlag = False,
 ) -> None:
-    """Let a policy decide an instance's tasks one by one; gives the schedule."""
-    from offramp.experiments.cells import policy_rng
+    """Let a policy decide tasks one by one: an instance's, with their schedule, or millions, which it counts."""
+    from offramp.cli import fleet
     from offramp.instance import load_instance
-    from offramp.policies import Context, make_policy
     from offramp.scenario import load_scenario
-    from offramp.simulator import simulate as run
 
+    if not policy:
+        raise OfframpError("policy", policy, f"one of {', '.join(POLICIES)}", "add --policy NAME")
     chosen = timing_of(timing)
     replay = replay_of(link_trace, link_start_s, assume_link, chosen)
-    loaded = load_instance(instance).with_edge(edge_workers, max_batch)
-    told = loaded.scenario if assume is None else load_scenario(assume)
-    context = Context(loaded.system, chosen, told, policy_rng(seed), policy_file, adapt)
-    schedule = run(loaded, make_policy(policy, context), chosen, replay)
+    told = None if assume is None else load_scenario(assume)
+    drawn = (scenario, tasks, devices, p, k, slot_s, bundle, codecs)
+    if instance is not None:
+        if any(value is not None for value in drawn) or edges != 1:
+            raise OfframpError(
+                "instance", str(instance), "has its own tasks and system", "leave out what draws others"
+            )
+        loaded = load_instance(instance).with_edge(edge_workers, max_batch)
+        _simulate_instance(loaded, policy, chosen, seed, policy_file, told, adapt, replay, json_)
+        return
+    if replay is not None:
+        raise OfframpError("link-trace", str(link_trace), "needs an instance", "name an instance file")
+    drawn_from = scenario_from(
+        scenario,
+        tasks=tasks,
+        devices=devices,
+        p=p,
+        k=k,
+        slot_s=slot_s,
+        edge_workers=edge_workers,
+        max_batch=max_batch,
+    )
+    fleet.simulate_drawn(
+        fleet.Fleet(
+            drawn_from,
+            edges,
+            policy,
+            chosen,
+            seed,
+            policy_file,
+            adapt,
+            told,
+        ),
+        exits_of(bundle, codecs),
+        engine_of(engine, address, jobs),
+        json_,
+    )
+
+
+def _simulate_instance(
+    loaded: Instance,
+    policy: str,
+    timing: Timing,
+    seed: int,
+    policy_file: Path | None,
+    told: Scenario | None,
+    adapt: bool,
+    replay: Replay | None,
+    json_: bool,
+) -> None:
+    from offramp.experiments.cells import policy_rng
+    from offramp.policies import Context, make_policy
+    from offramp.simulator import simulate as run
+
+    known = loaded.scenario if told is None else told
+    context = Context(loaded.system, timing, known, policy_rng(seed), policy_file, adapt)
+    schedule = run(loaded, make_policy(policy, context), timing, replay)
     if json_:
         typer.echo(schedule.to_json(), nl=False)
     else:
-        print_schedule(schedule, f"{policy}, {chosen} timing")
+        print_schedule(schedule, f"{policy}, {timing} timing")
 
 
 def print_schedule(schedule: Schedule, title: str) -> None:
@@ -198,6 +278,8 @@ def compare(
     link_trace: LinkTrace = None,
     link_start_s: LinkStart = 0.0,
     assume_link: AssumeLink = ESTIMATE,
+    engine: EngineName = "local",
+    address: Address = None,
     json_: JsonFlag = False,
 ) -> None:
     """Compare policies on the same instances: mean gain, on-time share, accuracy, with 95 % intervals."""
@@ -218,7 +300,16 @@ def compare(
     replay = replay_of(link_trace, link_start_s, assume_link, chosen)
     # No solver bounds what recorded links allow.
     optimum = optimum and replay is None
-    steps = experiment.compare(drawn_from, exits_of(bundle, codecs), names, seeds, chosen, optimum, replay)
+    steps = experiment.compare(
+        drawn_from,
+        exits_of(bundle, codecs),
+        names,
+        seeds,
+        chosen,
+        optimum,
+        replay,
+        engine_of(engine, address, jobs=1),
+    )
     rows: list[PolicyRow] = []
     with progress_bar(json_) as progress:
         bar = progress.add_task("seeds", total=seeds)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, first_notice, run_seed
+from offramp.experiments.cells import CEILING, Cell, NetworkExits, Outcome, first_notice, run_cell
+from offramp.experiments.engine import Engine, InlineEngine
 from offramp.experiments.statistics import Interval, mean_interval
 from offramp.linked_state import Replay
 from offramp.observation import Timing
@@ -52,21 +54,24 @@ def compare(
     timing: Timing,
     optimum: bool,
     replay: Replay | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[tuple[int, list[PolicyRow] | None]]:
     """Run every policy on the instances of seeds 0..seeds-1.
 
     Yields (seeds done, None) after each seed but the last, then (seeds, rows): one row a policy, and first the
     `CEILING` solver's if `optimum`, which must be false with recorded links (`replay`), since no solver bounds
-    those. Raises OfframpError for an unknown policy.
+    those. Without an engine it runs in this process. Raises OfframpError for an unknown policy.
     """
     names = [CEILING[timing], *policies] if optimum else list(policies)
+    cells = [Cell(scenario, name, timing, (seed,), replay) for seed in range(seeds) for name in names]
+    found: dict[Cell, list[Outcome]] = {}
+    for cell, result in (engine or InlineEngine()).run(partial(run_cell, exits=exits), cells):
+        found[cell] = result
+        if len(found) % len(names) == 0 and len(found) < len(cells):
+            yield len(found) // len(names), None
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
-    cells = [Cell(scenario, name, timing, tuple(range(seeds)), replay) for name in names]
-    for seed in range(seeds):
-        for cell in cells:
-            outcomes[cell.policy].append(run_seed(cell, exits, seed))
-        if seed + 1 < seeds:
-            yield seed + 1, None
+    for cell in cells:
+        outcomes[cell.policy] += found[cell]
     best = sum(o.upper_bound or o.gain for o in outcomes[CEILING[timing]]) if optimum else None
     yield seeds, [_row(name, outcomes[name], best) for name in names]
 

@@ -1,26 +1,42 @@
-"""Runs cells in parallel and keeps each result as soon as it is there."""
+"""Runs pieces of work in parallel; `run_kept` keeps each cell's result as soon as it is there."""
 
 from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from offramp.experiments.cells import Cell, NetworkExits, Outcome, run_cell
 from offramp.validation import dump_json, write_atomically
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 class Engine(Protocol):
-    """Where cells run."""
+    """Where work runs."""
 
-    def run(self, cells: Sequence[Cell], exits: NetworkExits) -> Iterator[tuple[Cell, list[Outcome]]]:
-        """Run every cell and give each result once, in any order."""
+    def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """Do the work for every item and give each result once, in any order; what it raises is raised here.
+
+        `work` is a function of a module, or a `functools.partial` of one.
+        """
         ...
+
+
+class InlineEngine:
+    """This process, one item after the other, in their order."""
+
+    def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """See `Engine`."""
+        for item in items:
+            yield item, work(item)
 
 
 class LocalEngine:
@@ -29,14 +45,14 @@ class LocalEngine:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
 
-    def run(self, cells: Sequence[Cell], exits: NetworkExits) -> Iterator[tuple[Cell, list[Outcome]]]:
-        """See `Engine`. An interruption ends the workers after the cells that they are at, unreported."""
+    def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """See `Engine`. An interruption ends the workers at once; what they are at is lost."""
         # Forking a process whose libraries run threads may hang; a spawned one starts clean.
         pool = ProcessPoolExecutor(
-            min(self._jobs, max(1, len(cells))), get_context("spawn"), initializer=_ignore_interrupts
+            min(self._jobs, max(1, len(items))), get_context("spawn"), initializer=_ignore_interrupts
         )
         try:
-            running = {pool.submit(run_cell, cell, exits): cell for cell in cells}
+            running = {pool.submit(work, item): item for item in items}
             for future in as_completed(running):
                 yield running[future], future.result()
         except BaseException:
@@ -70,7 +86,7 @@ def run_kept(
             yield cell, kept
     if not missing:
         return
-    for cell, outcomes in engine.run(missing, exits):
+    for cell, outcomes in engine.run(partial(run_cell, exits=exits), missing):
         write_atomically(
             folder / f"{cell.key(exits)}.json",
             dump_json({"policy": cell.policy, "outcomes": [asdict(o) for o in outcomes]}),

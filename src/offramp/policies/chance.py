@@ -12,10 +12,14 @@ from offramp.task import DROP, Decision
 
 
 class Random:
-    """Draws an exit evenly from 0 (drop) to u, then evenly one of its options, whatever the state."""
+    """Draws an exit evenly from 0 (drop) to u, then evenly one of its options, whatever the state.
+
+    Attributes:
+        rng: where it draws from.
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+        self.rng = rng
 
     @classmethod
     def create(cls, context: Context) -> Self:
@@ -25,8 +29,8 @@ class Random:
     def decide(self, observation: Observation) -> Decision:
         """An option at random."""
         options = observation.options
-        exit = int(self._rng.integers(int(options.exit[-1]) + 1))
+        exit = int(self.rng.integers(int(options.exit[-1]) + 1))
         if exit == 0:
             return DROP
         first, last = np.searchsorted(options.exit, (exit, exit + 1))
-        return options.decision(int(first) + int(self._rng.integers(int(last - first))))
+        return options.decision(int(first) + int(self.rng.integers(int(last - first))))

@@ -9,8 +9,10 @@ from typing import Self
 
 import numpy as np
 
+from offramp import equations
 from offramp.equations import BoolArray
 from offramp.observation import Observation
+from offramp.options import OptionTable
 from offramp.policies.base import Context
 from offramp.task import DROP, Decision
 
@@ -30,7 +32,7 @@ class Edgent:
     def decide(self, observation: Observation) -> Decision:
         """The deepest exit that fits by itself, at its fastest cut."""
         task, options = observation.task, observation.options
-        finish_s = task.arrival_s + options.head_s + options.upload_s + options.tail_s
+        finish_s = equations.unqueued_finish(task.arrival_s, options.head_s, options.upload_s, options.tail_s)
         fits = observation.feasible(finish_s)
         if not fits.any():
             return DROP
@@ -57,7 +59,10 @@ class Neurosurgeon:
 
 
 def _fastest(observation: Observation, allowed: BoolArray) -> Decision:
-    options = observation.options
-    latency_s = options.head_s + options.upload_s + options.tail_s
-    row = int(np.argmin(np.where(allowed, latency_s, np.inf)))
-    return options.decision(row)
+    return observation.options.decision(fastest_row(observation.options, allowed))
+
+
+def fastest_row(options: OptionTable, allowed: BoolArray) -> int:
+    """The allowed row with the least processing and transmission, the first among equals."""
+    latency_s = equations.unqueued_finish(0.0, options.head_s, options.upload_s, options.tail_s)
+    return int(np.argmin(np.where(allowed, latency_s, np.inf)))

@@ -38,6 +38,7 @@ class Ddqn:
 
     Attributes:
         notice: why `myopic` decides in the network's place; None if the network decides, or has yet to see tasks.
+        view, layers, discount: what it goes by: the outlook (None while `myopic` decides), and the network.
     """
 
     def __init__(self, policy: PolicyFile, context: Context) -> None:
@@ -49,15 +50,16 @@ class Ddqn:
         policy.expect("ddqn", ddqn_shapes(features, hidden, outlook.SCENARIO))
         self.notice: str | None = None
         self._kernels, self._outlook = kernels, outlook
+        self.discount = policy.header.discount
         self._policy, self._system = policy, context.system
         self._named = context.policy_file is not None
-        self._layers = kernels.Layers(
+        self.layers = kernels.Layers(
             *(policy.arrays[name].astype(np.float64) for name in kernels.Layers._fields)
         )
         self._myopic = Myopic()
         self._seen: list[Task] = []
         self._next_look = 0
-        self._view: Tables | None = None
+        self.view: Tables | None = None
         if context.system.devices > policy.header.devices:
             self._leave("devices", context.system.devices, f"the network knows up to {policy.header.devices}")
         elif context.scenario is None:
@@ -77,9 +79,9 @@ class Ddqn:
         """See the class. OfframpError for a NaN in the state."""
         if self._next_look:
             self._learn_of(observation.task)
-        if self._view is None:
+        if self.view is None:
             return self._myopic.decide(observation)
-        return self._choose(self._view, observation)
+        return self._choose(self.view, observation)
 
     def _choose(self, view: Tables, observation: Observation) -> Decision:
         options, backlog, task = observation.options, observation.backlog, observation.task
@@ -87,13 +89,13 @@ class Ddqn:
         release_s = timeline.finish_s
         edge_free_s = backlog.edge_free_s[-1]
         if observation.timing == "network":
-            # What stays on its device leaves the edge as it was; others hold it until their tail is done.
-            until_s = np.maximum(edge_free_s, timeline.edge_start_s + options.tail_s)
-            release_s = np.where(options.local, edge_free_s, until_s)
+            release_s = self._kernels.edge_releases(
+                options.local, float(edge_free_s), timeline.edge_start_s, options.tail_s
+            )
         row = self._kernels.best_row(
             view,
-            self._layers,
-            self._policy.header.discount,
+            self.layers,
+            self.discount,
             observation.now_s,
             task.deadline_s,
             task.device,
@@ -128,7 +130,7 @@ class Ddqn:
                 name, float(view.features[place]), f"the network knows {low[place]:.3g} to {high[place]:.3g}"
             )
         else:
-            self._view, self.notice = view, None
+            self.view, self.notice = view, None
             self._warm_up(view, demand)
 
     def _warm_up(self, view: Tables, demand: Demand) -> None:
@@ -149,7 +151,7 @@ class Ddqn:
             raise OfframpError(
                 f"{self._policy.source}: {field}", value, allowed, "train a policy for this scenario"
             )
-        self._view = None
+        self.view = None
         self.notice = f"{field} = {value}: {allowed}"
         _log.warning("ddqn: %s; `myopic` decides in its place", self.notice)
 

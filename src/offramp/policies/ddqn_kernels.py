@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from offramp import equations
-from offramp.equations import FloatArray, IntArray
+from offramp.equations import BoolArray, FloatArray, IntArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -240,6 +240,23 @@ def network_values(layers: Layers, features: FloatArray) -> FloatArray:
                 total += high[j] * out[j]
         result[row] = total
     return result
+
+
+@compiled
+def edge_release(local: bool, edge_free_s: float, edge_start_s: float, tail_s: float) -> float:
+    """When the edge is free again after an option, under `network`: what stays on its device leaves it as it was."""
+    return edge_free_s if local else max(edge_free_s, edge_start_s + tail_s)
+
+
+@compiled
+def edge_releases(
+    local: BoolArray, edge_free_s: float, edge_start_s: FloatArray, tail_s: FloatArray
+) -> FloatArray:
+    """`edge_release` of every option."""
+    release_s = np.empty(len(local))
+    for row in range(len(local)):
+        release_s[row] = edge_release(local[row], edge_free_s, edge_start_s[row], tail_s[row])
+    return release_s
 
 
 @compiled

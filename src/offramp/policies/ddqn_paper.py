@@ -33,6 +33,7 @@ class DdqnPaper:
 
     Attributes:
         notice: why something else decides in the network's place; None if the network decides.
+        network, scale: what it goes by where the network decides.
     """
 
     def __init__(self, policy: PolicyFile | None, actions: int, notice: str | None) -> None:
@@ -48,10 +49,10 @@ class DdqnPaper:
         hidden = policy.arrays["first_bias"].shape[0] if "first_bias" in policy.arrays else 0
         policy.expect("ddqn-paper", shapes(actions, hidden) | {"scale": (2,)})
         self._kernels, self._observe = kernels, stream_kernels.observe
-        self._network = kernels.Network(
+        self.network = kernels.Network(
             *(policy.arrays[name].astype(np.float64) for name in shapes(actions, hidden))
         )
-        self._scale = policy.arrays["scale"]
+        self.scale = policy.arrays["scale"]
         self._state = np.empty(stream_kernels.STATE)
         self._low, self._high = np.empty(hidden), np.empty(hidden)
         # Compiles or loads the loops now, so that the first decision does not wait for that.
@@ -96,9 +97,9 @@ class DdqnPaper:
 
     def _choose(self, size: float, budget_s: float, own_s: float, edge_s: float, allowed: BoolArray) -> int:
         """The allowed action of the greatest Q."""
-        self._observe(self._state, size, budget_s, own_s, edge_s, self._scale)
-        self._kernels.hidden_layers(self._network, self._state, self._low, self._high)
-        return self._kernels.best_action(self._network, self._high, allowed)
+        self._observe(self._state, size, budget_s, own_s, edge_s, self.scale)
+        self._kernels.hidden_layers(self.network, self._state, self._low, self._high)
+        return self._kernels.best_action(self.network, self._high, allowed)
 
 
 def _actions(system: System) -> int:

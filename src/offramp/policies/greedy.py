@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
+from offramp import equations
 from offramp.equations import BoolArray
 from offramp.observation import Observation
+from offramp.options import OptionTable
 from offramp.policies.base import Context, choose
 from offramp.task import Decision
 
@@ -24,7 +26,9 @@ class Greedy:
     def decide(self, observation: Observation) -> Decision:
         """Best gain with head + upload + tail within the budget; among equals the shortest."""
         options = observation.options
-        finish_s = observation.task.arrival_s + options.head_s + options.upload_s + options.tail_s
+        finish_s = equations.unqueued_finish(
+            observation.task.arrival_s, options.head_s, options.upload_s, options.tail_s
+        )
         return choose(options, observation.feasible(finish_s), finish_s)
 
 
@@ -42,25 +46,28 @@ class Myopic:
         Over links that are estimated, only among those that are likely enough to be in time, if there are any.
         """
         finish_s = observation.timeline().finish_s
-        allowed = observation.feasible(finish_s) & self._permitted(observation)
+        allowed = observation.feasible(finish_s) & self.permitted(observation.options)
         if observation.chance is not None and (surer := allowed & (observation.chance >= SURE)).any():
             allowed = surer
         return choose(observation.options, allowed, finish_s)
 
-    def _permitted(self, observation: Observation) -> BoolArray:
-        return observation.options.gain > 0
+    def permitted(self, options: OptionTable) -> BoolArray:
+        """The rows that it considers."""
+        return options.gain > 0
 
 
 class DeviceOnly(Myopic):
     """Myopic over the exits that run on the device to the end."""
 
-    def _permitted(self, observation: Observation) -> BoolArray:
-        return observation.options.local
+    def permitted(self, options: OptionTable) -> BoolArray:
+        """Local rows."""
+        return options.local
 
 
 class EdgeOnly(Myopic):
     """Myopic over the exits that run on the edge from the first layer."""
 
-    def _permitted(self, observation: Observation) -> BoolArray:
-        from_the_first_layer: BoolArray = observation.options.cut == 0
+    def permitted(self, options: OptionTable) -> BoolArray:
+        """Rows with cut 0."""
+        from_the_first_layer: BoolArray = options.cut == 0
         return from_the_first_layer

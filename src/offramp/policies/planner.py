@@ -28,10 +28,10 @@ from offramp.policies.planning.problem import (
 )
 from offramp.policies.planning.traffic import Traffic, scenario_traffic
 from offramp.policies.planning.watch import TrafficWatch, idle_observation
-from offramp.task import DROP, Decision
+from offramp.task import DROP, Decision, Task
 
 
-class _Candidates(NamedTuple):
+class Candidates(NamedTuple):
     """Options of one size on one device that can be best, and the table of the device's kind."""
 
     after: FloatArray
@@ -41,7 +41,7 @@ class _Candidates(NamedTuple):
     decisions: tuple[Decision, ...]
 
 
-_BestRow = Callable[[Observation, Plan, _Candidates], int]
+_BestRow = Callable[[Observation, Plan, Candidates], int]
 """The row of the candidates that is best for an observation, -1 to drop."""
 
 
@@ -52,6 +52,10 @@ class Planner:
     the stream is watched: when it departs from what the plan was made for, the plan is made again from the last
     tasks. That happens between two decisions, or, after `go_live`, beside them: the old plan serves until the
     new one is there.
+
+    Attributes:
+        plan: what it goes by; None as long as nothing is known of the traffic.
+        settled: whether the plan is kept, whatever tasks come.
     """
 
     def __init__(
@@ -61,10 +65,11 @@ class Planner:
         self._system, self._timing = system, timing
         self._executor: Executor | None = None
         self._pending: Future[Plan] | None = None
-        self._candidates: dict[tuple[Kind, int], _Candidates] = {}
+        self._candidates: dict[tuple[Kind, int], Candidates] = {}
         self._watch = TrafficWatch(system, traffic, adapt=adapt)
         self._myopic = Myopic()
-        self._plan: Plan | None = None
+        self.plan: Plan | None = None
+        self.settled = traffic is not None and not adapt
         self._rehearse()
         if traffic is not None:
             self._adopt(self._solve(traffic, FINE_POINTS), traffic)
@@ -81,15 +86,12 @@ class Planner:
 
     def decide(self, observation: Observation) -> Decision:
         """Best gain plus planned value among what meets the deadline and dropping; `myopic` before any plan."""
-        self._keep_up(observation)
-        plan = self._plan
+        self.keep_up(observation.task)
+        plan = self.plan
         if plan is None:
             return self._myopic.decide(observation)
         task = observation.task
-        kind = self._system.kind(task.device)
-        found = self._candidates.get((kind, task.size))
-        if found is None:
-            found = self._find_candidates(plan, kind, task.size, observation.options)
+        found = self.candidates_of(plan, task.device, task.size, observation.options)
         if found.table is not observation.options:
             # A live device measures itself: other durations than the plan's, for the same rows.
             found = found._replace(options=take(observation.options, found.rows))
@@ -110,9 +112,9 @@ class Planner:
         self._best_row(observation, blank, self._find_candidates(blank, kind, 1, options))
         self._candidates = {}
 
-    def _find_candidates(self, plan: Plan, kind: Kind, size: int, options: OptionTable) -> _Candidates:
+    def _find_candidates(self, plan: Plan, kind: Kind, size: int, options: OptionTable) -> Candidates:
         rows = candidates(options, self._timing)
-        found = _Candidates(
+        found = Candidates(
             plan.table(kind),
             options,
             rows,
@@ -122,9 +124,15 @@ class Planner:
         self._candidates[kind, size] = found
         return found
 
-    def _keep_up(self, observation: Observation) -> None:
-        """Count the task, take up a plan that has become ready, and start the next one where it is due."""
-        self._watch.add(observation.task)
+    def candidates_of(self, plan: Plan, device: int, size: int, options: OptionTable) -> Candidates:
+        """What can be best for a device's tasks of a size under `plan`, which must be the one that it goes by."""
+        kind = self._system.kind(device)
+        found = self._candidates.get((kind, size))
+        return self._find_candidates(plan, kind, size, options) if found is None else found
+
+    def keep_up(self, task: Task) -> None:
+        """Count a task, take up a plan that has become ready, and start the next one where it is due."""
+        self._watch.add(task)
         if self._pending is not None:
             if not self._pending.done():
                 return
@@ -139,7 +147,7 @@ class Planner:
             self._pending = self._executor.submit(self._solve, traffic, COARSE_POINTS)
 
     def _adopt(self, plan: Plan, traffic: Traffic | None) -> None:
-        self._plan = plan
+        self.plan = plan
         self._candidates = {}
         sizes = () if traffic is None else tuple(one.size for one in traffic.classes)
         # Made now, so that no decision has to; a fleet of many kinds makes its candidates as it meets them.
@@ -154,7 +162,7 @@ class Planner:
 def _paper_row() -> _BestRow:
     from offramp.policies.planning.paper_kernels import best_option
 
-    def row(observation: Observation, plan: Plan, found: _Candidates) -> int:
+    def row(observation: Observation, plan: Plan, found: Candidates) -> int:
         task, backlog, now_s = observation.task, observation.backlog, observation.now_s
         return best_option(
             found.after,
@@ -173,7 +181,7 @@ def _paper_row() -> _BestRow:
 def _network_row() -> _BestRow:
     from offramp.policies.planning.network_kernels import Situation, edge_work, prompt_option
 
-    def row(observation: Observation, plan: Plan, found: _Candidates) -> int:
+    def row(observation: Observation, plan: Plan, found: Candidates) -> int:
         task, backlog, now_s = observation.task, observation.backlog, observation.now_s
         situation = Situation(
             observation.ready_s - now_s,

@@ -35,9 +35,8 @@ def _cache_folder() -> Path | None:
     """
     package = Path(equations.__file__).parent
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(
-        [*package.glob("*.py"), *(package / "solvers").rglob("*.py"), *(package / "policies").rglob("*.py")]
-    ):
+    folders = [package / name for name in ("solvers", "policies", "fleet")]
+    for source in sorted([*package.glob("*.py"), *(file for each in folders for file in each.rglob("*.py"))]):
         digest.update(source.read_bytes())
     try:
         base = os.environ.get("NUMBA_CACHE_DIR") or platformdirs.user_cache_path("offramp", appauthor=False)

@@ -43,7 +43,7 @@ def _read_at(table: FloatArray, grid: Grid, device_s: float, link_s: float, edge
 
 
 @compiled
-def _edge_start(arrival_s: float, edge_arrivals_s: FloatArray, edge_free_s: FloatArray) -> float:
+def edge_start(arrival_s: float, edge_arrivals_s: FloatArray, edge_free_s: FloatArray) -> float:
     """When the edge starts what reaches it at an instant: behind the jobs forecast to reach it by then."""
     ahead = np.searchsorted(edge_arrivals_s, arrival_s, side="right")
     start_s: float = max(arrival_s, edge_free_s[ahead])
@@ -84,7 +84,7 @@ def _finish(
     )
     if options.local[option]:
         return send_s, send_s, found.link_s, found.edge_work_s
-    start_s = _edge_start(arrival_s, found.edge_arrivals_s, found.edge_free_s)
+    start_s = edge_start(arrival_s, found.edge_arrivals_s, found.edge_free_s)
     tail_s = options.tail_s[option]
     finish_s = offloaded_finish(start_s, tail_s, terms.answer_s)
     return finish_s, send_s, sent_s, found.edge_work_s + tail_s / terms.edge_workers

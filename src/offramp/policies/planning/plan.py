@@ -39,10 +39,14 @@ class Plan:
 
     def table(self, kind: Kind) -> FloatArray:
         """The table of the planned kind that is nearest in speed and link."""
+        table: FloatArray = self.after[self.place(kind)]
+        return table
+
+    def place(self, kind: Kind) -> int:
+        """Where in `after` that table is."""
         place = np.log(np.maximum(np.array(self.kinds), 1e-9))
         distance = np.linalg.norm(place - np.log(np.maximum(np.array(kind), 1e-9)), axis=1)
-        table: FloatArray = self.after[int(np.argmin(distance))]
-        return table
+        return int(np.argmin(distance))
 
 
 def make_plan(problem: Problem) -> Plan:
