@@ -74,7 +74,7 @@ EngineName = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="The Ray cluster, as HOST:PORT; without it the one on this machine."),
+    typer.Option("--address", help="The Ray cluster, as HOST:PORT; without it what RAY_ADDRESS says."),
 ]
 
 errors = Console(stderr=True, highlight=False)
@@ -126,18 +126,23 @@ def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoeffi
 
 
 def engine_of(name: str, address: str | None, jobs: int) -> Engine:
-    """The engine of that name. Raises OfframpError; MissingExtraError for a cluster without Ray."""
+    """The engine of that name. Raises OfframpError."""
     from offramp.experiments.engine import InlineEngine, LocalEngine
 
+    check_engine(name, address)
     if name == "local":
-        if address is not None:
-            raise OfframpError("address", address, "only with --engine ray", "add --engine ray")
         return InlineEngine() if jobs == 1 else LocalEngine(jobs)
-    if name == "ray":
-        from offramp.experiments.ray_engine import RayEngine
+    from offramp.experiments.ray_engine import RayEngine
 
-        return RayEngine(address)
-    raise OfframpError("engine", name, "local or ray", "choose one of these")
+    return RayEngine(address)
+
+
+def check_engine(name: str, address: str | None) -> None:
+    """Raises OfframpError for an unknown engine, or an address without a cluster."""
+    if name not in ("local", "ray"):
+        raise OfframpError("engine", name, "local or ray", "choose one of these")
+    if name == "local" and address is not None:
+        raise OfframpError("address", address, "only with --engine ray", "add --engine ray")
 
 
 def progress_bar(quiet: bool) -> Progress:

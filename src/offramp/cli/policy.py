@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from offramp.cli.arguments import (
+    Address,
     ArrivalProbability,
     BudgetFactor,
     BundleOption,
     Devices,
+    EngineName,
     JsonFlag,
     ScenarioFile,
     Seed,
+    check_engine,
     errors,
     exits_of,
     print_json,
@@ -24,6 +28,9 @@ from offramp.cli.arguments import (
 )
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.policies.network_file import ALGORITHMS, TARGETS, Algorithm, Target
+
+if TYPE_CHECKING:
+    from offramp.training.policy import Learner
 
 
 def train_policy(
@@ -45,17 +52,41 @@ def train_policy(
     k: BudgetFactor = None,
     bundle: BundleOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
+    engine: EngineName = "local",
+    address: Address = None,
     json_: JsonFlag = False,
 ) -> None:
     """Train a policy on simulated streams. Ctrl-C keeps what is done; --resume goes on to the same file."""
     chosen, aimed = algorithm_of(algorithm), target_of(target)
     if importlib.util.find_spec("numba") is None:
         raise MissingExtraError("numba", "research")
-    from offramp.training.policy import checkpoint_path, make_learner, prepare, train
+    from offramp.training.policy import make_learner, prepare
 
     drawn_from = scenario_from(scenario, devices=devices, p=p, k=k)
-    learner = make_learner(chosen, drawn_from, exits_of(bundle), seed, target=aimed, steps=steps)
-    prepare(learner, output, resume)
+    check_engine(engine, address)
+    make = partial(make_learner, chosen, drawn_from, exits_of(bundle), seed, target=aimed, steps=steps)
+    if engine == "local":
+        learner = make()
+        prepare(learner, output, resume)
+        gain = _train(learner, output, chosen, json_)
+    else:
+        from offramp.cluster import cluster
+        from offramp.training.remote import RemoteLearner
+
+        with cluster(address) as ray:
+            learner = RemoteLearner(ray, make)
+            prepare(learner, output, resume)
+            gain = _train(learner, output, chosen, json_)
+    if json_:
+        print_json({"policy": str(output), "algorithm": chosen, "steps": learner.steps, "gain": gain})
+    else:
+        typer.echo(f"{output}: {chosen}, {learner.steps} tasks, mean gain {gain:.4f} with exploration")
+
+
+def _train(learner: Learner, output: Path, name: str, quiet: bool) -> float:
+    """Run a prepared learner, showing how far it is."""
+    from offramp.training.policy import checkpoint_path, train
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -63,10 +94,10 @@ def train_policy(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, transient=True, disable=json_) as bar:
-        shown = bar.add_task(chosen, total=learner.steps, gain="…")
+    with Progress(*columns, console=errors, transient=True, disable=quiet) as bar:
+        shown = bar.add_task(name, total=learner.steps, gain="…")
         try:
-            gain = train(
+            return train(
                 learner,
                 output,
                 report=lambda done, gain: bar.update(shown, completed=done, gain=f"{gain:.4f}"),
@@ -74,10 +105,6 @@ def train_policy(
         except KeyboardInterrupt:
             errors.print(f"stopped; {checkpoint_path(output)} keeps what is done, --resume goes on")
             raise typer.Exit(130) from None
-    if json_:
-        print_json({"policy": str(output), "algorithm": chosen, "steps": learner.steps, "gain": gain})
-    else:
-        typer.echo(f"{output}: {chosen}, {learner.steps} tasks, mean gain {gain:.4f} with exploration")
 
 
 def algorithm_of(name: str) -> Algorithm:

@@ -7,12 +7,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-import offramp
+from offramp.cache import code_digest
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
 from offramp.linked_state import Replay
@@ -83,17 +81,6 @@ class Cell:
                 self.replay.assumed,
             ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
-
-
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """Hash of the package's own sources and bundled files: results of other code are not reused."""
-    root = Path(offramp.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".nbi", ".nbc"}:
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def seeded_instance(scenario: Scenario, exits: NetworkExits, seed: int) -> Instance:
