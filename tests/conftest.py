@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from offramp.profile import ExitCoefficients
+from two_nodes import TwoNodes
 
 # Drawn examples run on shared, noisy machines; pytest's own time limit is the guard.
 settings.register_profile("offramp", deadline=None)
@@ -28,3 +32,17 @@ def four_exits() -> tuple[ExitCoefficients, ...]:
         output_bytes = np.column_stack([crossing, np.zeros(layers + 1)])
         table.append(ExitCoefficients(accuracy, edge_s.copy(), edge_s, output_bytes))
     return tuple(table)
+
+
+@pytest.fixture(scope="module")
+def running_nodes() -> Iterator[TwoNodes]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    nodes = TwoNodes()
+    yield nodes
+    nodes.stop()
+
+
+@pytest.fixture
+def nodes(running_nodes: TwoNodes) -> TwoNodes:
+    running_nodes.renew()
+    return running_nodes

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,60 +18,19 @@ from offramp.experiments.engine import Engine, InlineEngine
 from offramp.experiments.ray_engine import RayEngine
 from offramp.scenario import Scenario
 from offramp.training.policy import make_learner, train
+from two_nodes import TwoNodes, installed
 
 SMALL = Scenario(tasks=15)
 POLICIES = ("random", "greedy", "myopic")
 
-installed = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 # What Ray itself leaves behind when a node is killed is not ours to close.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-class TwoNodes:
-    """A head node that stays, and a second one that can be killed and replaced."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        # On the loopback; Ray takes 127.0.0.1 for a wish to be reached from elsewhere and puts another in its place.
-        self._at = {"node_ip_address": "127.0.0.2", "num_cpus": 1, "object_store_memory": 80 << 20}
-        self._cluster = Cluster(initialize_head=True, head_node_args={**self._at, "include_dashboard": False})
-        self.second: Any = self._cluster.add_node(**self._at)
-
-    @property
-    def address(self) -> str:
-        return str(self._cluster.address)
-
-    def kill_second(self) -> None:
-        self._cluster.remove_node(self.second, allow_graceful=False)
-        self.second = None
-
-    def renew(self) -> None:
-        if self.second is None:
-            self.second = self._cluster.add_node(**self._at)
-
-    def stop(self) -> None:
-        self._cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[TwoNodes]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    nodes = TwoNodes()
-    yield nodes
-    nodes.stop()
 
 
 @pytest.fixture(scope="module")
 def local(four_exits: NetworkExits, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """What this process makes of the figure."""
     return figure_5(InlineEngine(), four_exits, tmp_path_factory.mktemp("local"))
-
-
-@pytest.fixture
-def nodes(running: TwoNodes) -> TwoNodes:
-    running.renew()
-    return running
 
 
 def figure_5(

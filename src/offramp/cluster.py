@@ -71,9 +71,9 @@ def check_code(digest: str) -> None:
         )
 
 
-def result_of(ray: Any, reference: Any) -> Any:
+def result_of(ray: Any, reference: Any, timeout_s: float | None = None) -> Any:
     """The value of a Ray reference; what the work raised is raised as it was."""
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=timeout_s)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None

@@ -60,7 +60,12 @@ SETTINGS = {
         "adapt": st.booleans(),
         "workers": st.integers(1, 256),
         "max_batch": st.integers(1, 64),
+<<<<<<< HEAD
         "client_port": st.integers(0, 65535),
+=======
+        "engine": st.sampled_from(["local", "ray"]),
+        "address": texts,
+>>>>>>> 112b602 (Compute an edge's tails on a Ray cluster, so that one front end serves more than its own machine can compute)
     },
     "device": COMMON
     | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +12,12 @@ from rich.console import Console
 
 from offramp.cli.arguments import (
     Adapt,
+    Address,
+    EngineName,
     JsonFlag,
     Seed,
     SlotLength,
+    check_engine,
     errors,
     print_json,
     progress_bar,
@@ -98,7 +102,12 @@ def edge(
     codecs: EdgeCodecs = _EDGE.codecs,
     workers: Workers = _EDGE.workers,
     max_batch: MaxBatch = _EDGE.max_batch,
+<<<<<<< HEAD
     client_port: ClientPort = _EDGE.client_port,
+=======
+    engine: EngineName = _EDGE.engine,
+    address: Address = _EDGE.address,
+>>>>>>> 112b602 (Compute an edge's tails on a Ray cluster, so that one front end serves more than its own machine can compute)
     certs: Certs = _EDGE.certs,
     insecure: Insecure = _EDGE.insecure,
     metrics_port: MetricsPort = _EDGE.metrics_port,
@@ -111,6 +120,7 @@ def edge(
         report_handshakes()
     from offramp.runtime.edge_main import EdgeSettings, run_edge
 
+<<<<<<< HEAD
     run_edge(
         EdgeSettings(
             host,
@@ -131,7 +141,35 @@ def edge(
             metrics_port,
             supervised,
         )
+=======
+    check_engine(engine, address)
+    settings = EdgeSettings(
+        host,
+        port,
+        bundle,
+        policy_or_default(policy),
+        policy_file,
+        scenario,
+        adapt,
+        seed,
+        max_size,
+        codecs,
+        workers,
+        max_batch,
+        certs,
+        insecure,
+        metrics_port,
+        supervised,
+>>>>>>> 112b602 (Compute an edge's tails on a Ray cluster, so that one front end serves more than its own machine can compute)
     )
+    if engine == "local":
+        run_edge(settings)
+        return
+    from offramp.cluster import cluster
+    from offramp.remote_tails import RemoteTails
+
+    with cluster(address) as ray:
+        run_edge(settings, partial(RemoteTails, ray, workers=workers))
 
 
 Confidence = Annotated[

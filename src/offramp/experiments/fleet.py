@@ -91,7 +91,10 @@ def check_fleet(fleet: Fleet) -> None:
     check_policy(fleet.policy)
     if fleet.scenario.network.max_batch > 1 and fleet.timing == "network":
         raise OfframpError(
-            "max-batch", fleet.scenario.network.max_batch, "1 where tasks are only counted", "name an instance"
+            "max-batch",
+            fleet.scenario.network.max_batch,
+            "1 where tasks are only counted",
+            "name an instance",
         )
     for name, value in (("devices", fleet.scenario.devices), ("tasks", fleet.scenario.tasks)):
         if value < fleet.edges:

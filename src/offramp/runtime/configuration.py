@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -134,7 +134,12 @@ class EdgeConfig(_Table):
     codecs: CodecNames = ""
     workers: Workers = 1
     max_batch: Batch = 1
+<<<<<<< HEAD
     client_port: Port | None = None
+=======
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+>>>>>>> 112b602 (Compute an edge's tails on a Ray cluster, so that one front end serves more than its own machine can compute)
 
 
 class DeviceConfig(_Table):

@@ -7,6 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +25,19 @@ from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
+<<<<<<< HEAD
 from offramp.runtime.memory import give_back
 from offramp.runtime.processor import Processor, calibrate
+=======
+from offramp.runtime.processor import Processor, Tails, calibrate
+>>>>>>> 112b602 (Compute an edge's tails on a Ray cluster, so that one front end serves more than its own machine can compute)
 from offramp.runtime.protocol import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure
 from offramp.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
+    from offramp.model.blocks import BranchyModel
     from offramp.model.bundle import Bundle
     from offramp.model.executor import ChainExecutor
 
@@ -102,8 +108,11 @@ def load_executor(bundle: Bundle) -> ChainExecutor:
     return ChainExecutor(bundle.model, threads=1)
 
 
-def run_edge(settings: EdgeSettings) -> None:
-    """Serve until SIGINT or SIGTERM, then drain. Raises OfframpError for settings that cannot be used."""
+def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, then drain. Raises OfframpError for settings that cannot be used.
+
+    `tails` makes what computes for the settings' number of workers; without it that is this process.
+    """
     check_exposure("host", settings.host, encrypted=settings.certs is not None, insecure=settings.insecure)
     check_policy_name(settings.policy)
     if not 0 <= settings.port <= LAST_PORT:
@@ -136,7 +145,8 @@ def run_edge(settings: EdgeSettings) -> None:
         interim=Myopic(),
         limits=Limits(max_size=settings.max_size),
     )
-    asyncio.run(_serve(settings, core, executor, cap_of(bundle, settings.max_size), scenario))
+    processor = Processor(executor) if tails is None else tails(bundle.model)
+    asyncio.run(_serve(settings, core, processor, cap_of(bundle, settings.max_size), scenario))
 
 
 def policy_maker(settings: EdgeSettings, scenario: Scenario | None) -> _PolicyMaker:
@@ -169,7 +179,7 @@ def _fitted(scenario: Scenario, system: System) -> Scenario:
 
 
 async def _serve(
-    settings: EdgeSettings, core: EdgeCore, executor: ChainExecutor, cap: int, scenario: Scenario | None
+    settings: EdgeSettings, core: EdgeCore, processor: Tails, cap: int, scenario: Scenario | None
 ) -> None:
     stop = asyncio.Event()
     abort = asyncio.Event()
@@ -203,7 +213,7 @@ async def _serve(
 
     server = EdgeServer(
         core,
-        Processor(executor),
+        processor,
         policy_maker(settings, scenario),
         time.monotonic,
         max_frame_bytes=cap,

@@ -20,8 +20,12 @@ from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
+<<<<<<< HEAD
 from offramp.runtime.memory import trim
 from offramp.runtime.processor import Answered, Processor
+=======
+from offramp.runtime.processor import Tails
+>>>>>>> 112b602 (Compute an edge's tails on a Ray cluster, so that one front end serves more than its own machine can compute)
 from offramp.runtime.protocol import (
     Attach,
     Declined,
@@ -69,7 +73,7 @@ class EdgeServer:
     def __init__(
         self,
         core: EdgeCore,
-        processor: Processor,
+        processor: Tails,
         make_policy: MakePolicy,
         clock: Callable[[], float],
         *,

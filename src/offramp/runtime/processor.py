@@ -95,6 +95,18 @@ def _size(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> int:
     return size
 
 
+class Tails(Protocol):
+    """What the edge's server needs of a `Processor`, wherever that computes."""
+
+    def run_tails(self, exit: int, cut: int, given: Sequence[Crossed]) -> Answered:
+        """See `Processor`. Called by as many threads as the edge has workers."""
+        ...
+
+    def stop(self) -> None:
+        """Compute no more; nothing is under way."""
+        ...
+
+
 class Processor:
     """Runs parts of exits, each `stretch` >= 1 times as long as it keeps this thread's processor busy.
 

@@ -22,8 +22,10 @@ TERMINATE_S = 4.0
 
 def emit(event: Event) -> None:
     """Tell the supervisor something."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    # The process's own output, whatever stands in for it: see `offramp.cluster`.
+    stream = sys.__stdout__ or sys.stdout
+    stream.write(json.dumps(event) + "\n")
+    stream.flush()
 
 
 class OrphanedError(Exception):
