@@ -37,14 +37,16 @@ SHARE = 0.99
 """Share of the tasks that must be on time for a load to count as served."""
 
 
-def scenario(devices: int, rate_per_s: float, bandwidth: float, workers: int = 1, tasks: int = 0) -> Scenario:
+def scenario(
+    devices: int, rate_per_s: float, bandwidth: float, workers: int = 1, tasks: int = 0, batch: int = 1
+) -> Scenario:
     """Devices whose tasks arrive independently, `rate_per_s` at each edge together."""
     return Scenario(
         devices=devices,
         tasks=tasks or max(20_000, int(100 * rate_per_s)),
         arrivals=Poisson(rate_per_s=rate_per_s),
         bandwidth_bytes_per_s=bandwidth,
-        network=NetworkTerms(edge_workers=workers),
+        network=NetworkTerms(edge_workers=workers, max_batch=batch),
     )
 
 
@@ -77,19 +79,23 @@ def simulated() -> list[dict[str, Any]]:
     rows = []
     for policy in ("edge-only", "myopic", "planner"):
         for link, bandwidth in LINKS.items():
-            for workers in (1, 2, 4, 8) if policy != "planner" else (1, 4):
+            edges = [(workers, 1) for workers in ((1, 2, 4, 8) if policy != "planner" else (1, 4))]
+            for workers, batch in [*edges, (1, 8)]:
 
-                def served(rate: float, p: str = policy, b: float = bandwidth, w: int = workers) -> bool:
-                    drawn = scenario(max(1, round(rate)), rate, b, w)
-                    return bool(summary(drawn, p)["on_time_share"] >= SHARE)
+                def drawn(rate: float, b: float = bandwidth, w: int = workers, n: int = batch) -> Scenario:
+                    return scenario(max(1, round(rate)), rate, b, w, batch=n)
+
+                def served(rate: float, p: str = policy, of: Callable[[float], Scenario] = drawn) -> bool:
+                    return bool(summary(of(rate), p)["on_time_share"] >= SHARE)
 
                 rate = most_served(served)
-                at = summary(scenario(max(1, round(rate)), rate, bandwidth, workers), policy) if rate else {}
+                at = summary(drawn(rate), policy) if rate else {}
                 rows.append(
                     {
                         "policy": policy,
                         "link": link,
                         "workers": workers,
+                        "max_batch": batch,
                         "tasks_per_s": rate,
                         "tasks_per_s_and_worker": rate / workers,
                         "edge_load": at.get("edge_load"),
@@ -128,31 +134,35 @@ def cost() -> list[dict[str, Any]]:
         for policy in ("myopic", "planner")
         for timing in ("paper", "network")
     ]
+    for policy in ("myopic", "planner"):
+        for timing in ("paper", "network"):
+            # Compiled, and planned, before the time counts.
+            command_cost({**usual, "tasks": 1000, "jobs": 1, "policy": policy, "timing": timing})
     rows = []
     for change in changes:
         run = {"policy": "myopic", "timing": "network", **usual, **change}
-        seconds, peak = command_cost(run)
-        rows.append({**run, "changed": list(change), "seconds": seconds, "peak_mib": peak})
+        rows.append({**run, "changed": list(change), **command_cost(run)})
         print(rows[-1], flush=True)
     return rows
 
 
-def command_cost(run: dict[str, Any]) -> tuple[float, float]:
-    """Wall-clock seconds of `offramp simulate`, and MiB: the peak of its largest process times how many work."""
+def command_cost(run: dict[str, Any]) -> dict[str, float]:
+    """Of `offramp simulate`: seconds, those of processors, and MiB: its largest process times how many there are."""
     arguments = [f"--{name}={value}" for name, value in run.items()]
     command = [sys.executable, "-m", "offramp", "simulate", *arguments, "--p=0.3", "--no-adapt", "--json"]
     program = (
         "import json, resource, subprocess, sys, time\n"
         "began = time.monotonic(); subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024\n"
-        "print(json.dumps([time.monotonic() - began, peak]))"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "seconds, spent = time.monotonic() - began, used.ru_utime + used.ru_stime\n"
+        "print(json.dumps([seconds, spent, used.ru_maxrss / 1024]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *command], capture_output=True, text=True, check=True
     )
-    seconds, peak = json.loads(done.stdout)
+    seconds, spent, peak = json.loads(done.stdout)
     processes = 1 if run["jobs"] == 1 else 1 + min(run["jobs"], run["edges"])
-    return round(seconds, 2), round(peak * processes, 1)
+    return {"seconds": round(seconds, 2), "cpu_s": round(spent, 2), "peak_mib": round(peak * processes, 1)}
 
 
 def measured(data: Path | None) -> list[dict[str, Any]]:

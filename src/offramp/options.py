@@ -102,13 +102,17 @@ def batch_costs(exit: ExitCoefficients, cut: int, parts: Sequence[tuple[str, int
 
     ValueError for a codec that is not there.
     """
-    decode = {coded.codec: coded.edge_s for coded in exit.codecs if coded.cut == cut} | {UNCODED: (0.0, 0.0)}
-    unknown = {codec for codec, _ in parts} - decode.keys()
-    if unknown:
-        raise ValueError(f"no codec {', '.join(sorted(unknown))} at cut {cut}")
-    decode_s = [equations.linear(np.array([decode[codec]]), size)[0] for codec, size in parts]
+    decode_s = [decode_duration(exit, cut, codec, size) for codec, size in parts]
     tail_s = equations.tail_durations(exit.layer_s("edge", sum(size for _, size in parts)))
     return equations.batch_duration(tail_s, cut, np.array(decode_s))
+
+
+def decode_duration(exit: ExitCoefficients, cut: int, codec: str, size: int) -> float:
+    """Seconds that the edge takes to decode a task behind a cut. ValueError for a codec that is not there."""
+    decode = {coded.codec: coded.edge_s for coded in exit.codecs if coded.cut == cut} | {UNCODED: (0.0, 0.0)}
+    if codec not in decode:
+        raise ValueError(f"no codec {codec} at cut {cut}")
+    return float(equations.linear(np.array([decode[codec]]), size)[0])
 
 
 SAME_ACCURACY = 5e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offramp.errors import OfframpError
+from offramp.errors import MissingExtraError, OfframpError
 from offramp.experiments.cells import NetworkExits
 from offramp.experiments.engine import Engine
 from offramp.fleet.stream import STRETCH, Streamed, play_stream
@@ -86,16 +87,11 @@ def check_fleet(fleet: Fleet) -> None:
 
     MissingExtraError without numba.
     """
+    if importlib.util.find_spec("numba") is None:
+        raise MissingExtraError("numba", "research")
     from offramp.fleet.translate import check_policy
 
     check_policy(fleet.policy)
-    if fleet.scenario.network.max_batch > 1 and fleet.timing == "network":
-        raise OfframpError(
-            "max-batch",
-            fleet.scenario.network.max_batch,
-            "1 where tasks are only counted",
-            "name an instance",
-        )
     for name, value in (("devices", fleet.scenario.devices), ("tasks", fleet.scenario.tasks)):
         if value < fleet.edges:
             raise OfframpError(

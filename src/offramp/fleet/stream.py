@@ -9,7 +9,7 @@ import numpy as np
 
 from offramp.bulk import Stretch, TaskStream
 from offramp.equations import FloatArray
-from offramp.fleet.tally import Tally, tally_of
+from offramp.fleet.tally import Tally
 from offramp.instance import check_predictions, system_of
 from offramp.observation import Timing
 from offramp.policies import Policy, notice_of
@@ -44,7 +44,7 @@ def play_stream(
     schedule; memory does not grow with them. The policy must have a compiled form, see
     `fleet.translate.check_policy`. MissingExtraError without numba.
     """
-    from offramp.fleet import kernels, rules, translate
+    from offramp.fleet import edge_kernels, rules, translate
 
     sizes = scenario.sizes.values
     occurring = [size for size, share in zip(sizes, scenario.sizes.probabilities(), strict=True) if share > 0]
@@ -70,8 +70,10 @@ def play_stream(
                     standing = translate.with_more_room(standing)
             if changes:
                 rule = translate.rule_of(policy, system, sizes)
-    kernels.run_edge(world, standing, np.inf, counts)
-    return Streamed(tally_of(counts, last_s, system, sizes), notice_of(policy))
+    edge_kernels.run_edge(world, standing, np.inf, counts)
+    worked_s = float(standing.busy_s[0]) / len(standing.worker_free_s)
+    load = worked_s / last_s if last_s > 0 else 0.0
+    return Streamed(Tally(counts, last_s, load), notice_of(policy))
 
 
 def _parts(

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from offramp.equations import FloatArray, IntArray
-from offramp.options import OptionTable, System
-from offramp.schedule import Schedule
-from offramp.task import Task
+from offramp.options import OptionTable
 
 ON_TIME, LATE, UNFINISHED = 0, 1, 2
 """What comes of a task: it is finished in time or too late, or it is dropped or not done to the end."""
@@ -31,26 +29,6 @@ class Tally:
     counts: IntArray
     span_s: float
     load: float
-
-
-def tally_of(counts: IntArray, span_s: float, system: System, sizes: Sequence[int]) -> Tally:
-    """Counts of a stream of tasks of these sizes, with the work that they stand for."""
-    tail_s = np.stack([system.options(0, size).tail_s for size in sizes])
-    done = counts[:, 1:, :UNFINISHED].sum(axis=2)
-    work_s = float((done * tail_s).sum()) / system.network.edge_workers
-    return Tally(counts, span_s, work_s / span_s if span_s > 0 else 0.0)
-
-
-def count_schedule(schedule: Schedule, tasks: Sequence[Task], system: System, sizes: Sequence[int]) -> Tally:
-    """Count a schedule's tasks, which must be of these sizes."""
-    table = system.options(0, sizes[0])
-    counts = np.zeros((len(sizes), len(table) + 1, 3), np.int64)
-    place = {size: index for index, size in enumerate(sizes)}
-    for row, task in zip(schedule.tasks, tasks, strict=True):
-        chosen = 0 if row.exit == 0 else 1 + table.index(row.exit, row.cut, row.codec)
-        end = ON_TIME if row.on_time else UNFINISHED if row.finish_s is None else LATE
-        counts[place[task.size], chosen, end] += 1
-    return tally_of(counts, tasks[-1].arrival_s, system, sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from offramp.equations import FloatArray
+from offramp.equations import FloatArray, tail_durations
 from offramp.errors import OfframpError
 from offramp.fleet import rules
-from offramp.fleet.kernels import Standing, World
+from offramp.fleet.edge_kernels import Standing, World
 from offramp.observation import Timing
-from offramp.options import OptionTable, System
+from offramp.options import OptionTable, System, decode_duration
 from offramp.policies import POLICIES, Policy
 from offramp.policies.chance import Random
 from offramp.policies.competitors import Edgent, Neurosurgeon, fastest_row
@@ -43,7 +43,24 @@ def make_world(system: System, sizes: Sequence[int], budget_s: FloatArray, timin
         network.decision_s,
         network.link_delay_s,
         network.answer_s,
+        network.max_batch,
+        *_edge_work(system, sizes, table),
     )
+
+
+def _edge_work(system: System, sizes: Sequence[int], table: OptionTable) -> tuple[FloatArray, FloatArray]:
+    """What decoding adds, (sizes, rows), and the tails of tasks that are run together: see `World`."""
+    rows = list(zip(table.exit.tolist(), table.cut.tolist(), table.codec.tolist(), strict=True))
+    decode_s = [
+        [decode_duration(system.exits[exit - 1], cut, codec, size) for exit, cut, codec in rows]
+        for size in sizes
+    ]
+    most = system.network.max_batch * max(sizes) if system.network.max_batch > 1 else 0
+    tails_s = np.zeros((len(system.exits), most + 1, max(exit.layers for exit in system.exits) + 1))
+    for number, exit in enumerate(system.exits):
+        for inputs in range(1, most + 1):
+            tails_s[number, inputs, : exit.layers + 1] = tail_durations(exit.layer_s("edge", inputs))
+    return np.array(decode_s), tails_s
 
 
 def make_standing(system: System, timing: Timing) -> Standing:
@@ -58,6 +75,7 @@ def make_standing(system: System, timing: Timing) -> Standing:
         np.zeros(2, np.int64),
         np.zeros(_JOBS),
         np.zeros(_JOBS + 1),
+        np.zeros(1),
     )
 
 
