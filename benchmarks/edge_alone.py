@@ -16,47 +16,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx.utils import Extractor
-from serving.clients import Client, HttpClient, OfframpClient, pace, saturate, with_clients
+from serving.clients import Client, pace, saturate, with_clients
+from serving.edge import Served, clients_of, extract, inputs, numbers, running
 from serving.network import Network
 
 from offramp.experiments.provenance import provenance
-from offramp.model.bundle import load_bundle
 from offramp.validation import write_atomically
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "edge-alone.json"
 SERVERS = ("offramp", "litserve", "ray")
-START_S = 90.0
 WARM_S = 0.2
-BATCHES = 16
-"""Different inputs that a run goes through."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """An exit as a model of its own, and as a bundle for the edge."""
-
-    exit: int
-    model: Path
-    bundle: Path
-    sha256: str
 
 
 def main() -> None:
@@ -93,22 +71,6 @@ def main() -> None:
     print(table(value))
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
-def extract(exit: int, folder: Path) -> Served:
-    """Write one exit of the bundled network, and a bundle of it with a quick profile."""
-    whole = load_bundle(None)
-    proto = onnx.load(whole.model.graph.source.path)
-    names = [spec.name for spec in whole.model.inputs]
-    model, bundle = folder / f"exit{exit}.onnx", folder / f"bundle{exit}"
-    onnx.save(Extractor(proto).extract_model(names, [whole.model.exit(exit).output]), model)
-    command = [sys.executable, "-m", "offramp", "bundle", str(model), "-o", str(bundle)]
-    subprocess.run([*command, "--accuracies", "0.9", "--limit-s", "5"], check=True, stdout=subprocess.DEVNULL)
-    return Served(exit, model, bundle, load_bundle(bundle).model.sha256)
-
-
 def one_round(served: Served, ports: dict[str, int], number: int, args: argparse.Namespace) -> list[dict]:
     """All servers once at each size, beginning with another one each round."""
     rows = []
@@ -134,79 +96,6 @@ def bare_loop(served: Served, size: int, lasting_s: float) -> dict[str, float]:
         network.run(batches[count % len(batches)])
         count += 1
     return {"tasks_per_s": count / (now_s - began_s)}
-
-
-def inputs(size: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8) for _ in range(BATCHES)]
-
-
-@contextmanager
-def running(name: str, served: Served) -> Iterator[int]:
-    """A server as a process group of its own, from its first answer; gives its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    if name == "offramp":
-        arguments = [
-            "-m",
-            "offramp",
-            "edge",
-            "--port",
-            "0",
-            "--client-port",
-            str(port),
-            "--bundle",
-            str(served.bundle),
-        ]
-        arguments += ["--policy", "edge-only"]
-    else:
-        arguments = [str(HERE / "serving" / f"{name}_server.py"), str(served.model), str(port)]
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-        )
-        try:
-            asyncio.run(answers(name, served, port, process))
-            yield port
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-async def answers(name: str, served: Served, port: int, process: subprocess.Popen) -> None:
-    """Wait until the server gives the network's own answer."""
-    batch = inputs(1)[0]
-    expected = Network(str(served.model)).run(batch)
-    until_s = time.monotonic() + START_S
-    while True:
-        client = clients_of(name, served, port, 1)[0]
-        try:
-            await client.open()
-            found = np.frombuffer(await client.ask(batch), np.float32).reshape(expected.shape)
-        except (OSError, RuntimeError, asyncio.IncompleteReadError) as error:
-            if time.monotonic() > until_s or process.poll() is not None:
-                raise RuntimeError(f"{name} does not answer: {error}") from None
-            await asyncio.sleep(0.3)
-            continue
-        await client.close()
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-        return
-
-
-def clients_of(name: str, served: Served, port: int, count: int) -> list[Client]:
-    if name != "offramp":
-        return [HttpClient(port) for _ in range(count)]
-    spec = load_bundle(served.bundle).model.inputs[0]
-    return [OfframpClient(port, number, served.sha256, spec) for number in range(count)]
 
 
 def loaded(name: str, served: Served, port: int, size: int, args: argparse.Namespace) -> dict[str, float]:
