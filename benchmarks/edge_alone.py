@@ -8,7 +8,8 @@ each, raw bytes there and back; over HTTP/1.1 to the others, with `offramp.runti
 number of images in a task. All servers are up at the same time and idle but for the one that is loaded; rounds go
 through them in turn, each time beginning with another one. Ratios are of one round, and their median is given.
 
-Throughput is of clients that ask again at once. Latency is at half of that server's own throughput, Poisson arrivals.
+Throughput is of clients that ask again at once, and so is the processor time of a server and all its processes, which
+other work on the machine disturbs least. Latency is at half of that server's own throughput, Poisson arrivals.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from serving.clients import Client, pace, saturate, with_clients
-from serving.edge import Served, clients_of, extract, inputs, numbers, running
+from serving.edge import Running, Served, clients_of, extract, inputs, numbers, processor_s, running
 from serving.network import Network
 
 from offramp.experiments.provenance import provenance
@@ -55,9 +56,9 @@ def main() -> None:
         for exit in args.exits:
             served = extract(exit, Path(folder))
             with ExitStack() as started:
-                ports = {name: started.enter_context(running(name, served)) for name in SERVERS}
+                servers = {name: started.enter_context(running(name, served)) for name in SERVERS}
                 for number in range(args.rounds):
-                    rows += one_round(served, ports, number, args)
+                    rows += one_round(served, servers, number, args)
     value = {
         "format": "offramp.edge-alone/1",
         "made_with": provenance(),
@@ -71,7 +72,9 @@ def main() -> None:
     print(table(value))
 
 
-def one_round(served: Served, ports: dict[str, int], number: int, args: argparse.Namespace) -> list[dict]:
+def one_round(
+    served: Served, servers: dict[str, Running], number: int, args: argparse.Namespace
+) -> list[dict]:
     """All servers once at each size, beginning with another one each round."""
     rows = []
     names = ("onnxruntime", *SERVERS)
@@ -80,7 +83,7 @@ def one_round(served: Served, ports: dict[str, int], number: int, args: argparse
             if name == "onnxruntime":
                 figures = bare_loop(served, size, args.seconds)
             else:
-                figures = loaded(name, served, ports[name], size, args)
+                figures = loaded(name, served, servers[name], size, args)
             rows.append({"round": number, "exit": served.exit, "size": size, "server": name, **figures})
             print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -98,22 +101,30 @@ def bare_loop(served: Served, size: int, lasting_s: float) -> dict[str, float]:
     return {"tasks_per_s": count / (now_s - began_s)}
 
 
-def loaded(name: str, served: Served, port: int, size: int, args: argparse.Namespace) -> dict[str, float]:
+def loaded(
+    name: str, served: Served, server: Running, size: int, args: argparse.Namespace
+) -> dict[str, float]:
     """Throughput, then latency at half of it."""
-    batches, rng = inputs(size), np.random.default_rng(size)
+    batches, rng, port = inputs(size), np.random.default_rng(size), server.port
+
+    busy_s = 0.0
 
     async def fill(clients: list[Client]) -> list[float]:
+        nonlocal busy_s
         await saturate(clients, batches, WARM_S)
+        busy_s = processor_s(server.pid)
         return await saturate(clients, batches, args.seconds)
 
     async def half(clients: list[Client]) -> list[float]:
         return await pace(clients, batches, rate / 2, args.seconds, rng)
 
     ends_s = asyncio.run(with_clients(clients_of(name, served, port, args.clients), fill))
+    busy_s = processor_s(server.pid) - busy_s
     rate = len(ends_s) / ends_s[-1]
     taken_ms = 1000 * np.array(asyncio.run(with_clients(clients_of(name, served, port, args.clients), half)))
     return {
         "tasks_per_s": rate,
+        "processor_ms": 1000 * busy_s / len(ends_s),
         "half_load_p50_ms": float(np.median(taken_ms)),
         "half_load_p95_ms": float(np.quantile(taken_ms, 0.95)),
     }
@@ -142,9 +153,9 @@ def ratios(rows: list[dict]) -> list[dict]:
 def table(value: dict) -> str:
     """The medians and the ratios as Markdown."""
     lines = [
-        "| exit | images a task | server | tasks/s | p50 at half load, ms | p95, ms "
+        "| exit | images a task | server | tasks/s | p50 at half load, ms | p95, ms | processor time a task, ms "
         "| edge's tasks/s over it | edge's p50 over it |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     rows = value["rows"]
     for exit, size in sorted({(row["exit"], row["size"]) for row in rows}):
@@ -154,7 +165,7 @@ def table(value: dict) -> str:
                 (r for r in value["ratios"] if (r["exit"], r["size"], r["over"]) == (exit, size, server)), {}
             )
             shown = [f"{statistics.median(r['tasks_per_s'] for r in own):.0f}"]
-            for name in ("half_load_p50_ms", "half_load_p95_ms"):
+            for name in ("half_load_p50_ms", "half_load_p95_ms", "processor_ms"):
                 shown.append(f"{statistics.median(r[name] for r in own):.2f}" if name in own[0] else "–")
             shown += [f"{ratio[n]:.2f}" if n in ratio else "–" for n in ("throughput", "half_load_p50")]
             lines.append(f"| {exit} | {size} | {server} | " + " | ".join(shown) + " |")

@@ -108,8 +108,8 @@ def simulated(exit: ExitCoefficients, tasks: list[Task], workers: int, batch: in
 def run(served: Served, tasks: list[Task], workers: int, batch: int) -> int:
     """Tasks that a real edge answers on time, by the clients' clock."""
     options = ["--workers", str(workers), "--max-batch", str(batch)]
-    with running("offramp", served, options) as port:
-        return asyncio.run(_offer(served, port, tasks))
+    with running("offramp", served, options) as server:
+        return asyncio.run(_offer(served, server.port, tasks))
 
 
 async def _offer(served: Served, port: int, tasks: list[Task]) -> int:
