@@ -8,7 +8,8 @@ each, raw bytes there and back; over HTTP/1.1 to the others, with `offramp.runti
 number of images in a task. All servers are up at the same time and idle but for the one that is loaded; rounds go
 through them in turn, each time beginning with another one. Ratios are of one round, and their median is given.
 
-Throughput is of clients that ask again at once. Latency is at half of that server's own throughput, Poisson arrivals.
+Throughput is of clients that ask again at once, and so is the processor time of a server and all its processes, which
+other work on the machine disturbs least. Latency is at half of that server's own throughput, Poisson arrivals.
 """
 
 from __future__ import annotations
@@ -16,47 +17,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx.utils import Extractor
-from serving.clients import Client, HttpClient, OfframpClient, pace, saturate, with_clients
+from serving.clients import Client, pace, saturate, with_clients
+from serving.edge import Running, Served, clients_of, extract, inputs, numbers, processor_s, running
 from serving.network import Network
 
 from offramp.experiments.provenance import provenance
-from offramp.model.bundle import load_bundle
 from offramp.validation import write_atomically
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "edge-alone.json"
 SERVERS = ("offramp", "litserve", "ray")
-START_S = 90.0
 WARM_S = 0.2
-BATCHES = 16
-"""Different inputs that a run goes through."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """An exit as a model of its own, and as a bundle for the edge."""
-
-    exit: int
-    model: Path
-    bundle: Path
-    sha256: str
 
 
 def main() -> None:
@@ -77,9 +56,9 @@ def main() -> None:
         for exit in args.exits:
             served = extract(exit, Path(folder))
             with ExitStack() as started:
-                ports = {name: started.enter_context(running(name, served)) for name in SERVERS}
+                servers = {name: started.enter_context(running(name, served)) for name in SERVERS}
                 for number in range(args.rounds):
-                    rows += one_round(served, ports, number, args)
+                    rows += one_round(served, servers, number, args)
     value = {
         "format": "offramp.edge-alone/1",
         "made_with": provenance(),
@@ -93,23 +72,9 @@ def main() -> None:
     print(table(value))
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
-def extract(exit: int, folder: Path) -> Served:
-    """Write one exit of the bundled network, and a bundle of it with a quick profile."""
-    whole = load_bundle(None)
-    proto = onnx.load(whole.model.graph.source.path)
-    names = [spec.name for spec in whole.model.inputs]
-    model, bundle = folder / f"exit{exit}.onnx", folder / f"bundle{exit}"
-    onnx.save(Extractor(proto).extract_model(names, [whole.model.exit(exit).output]), model)
-    command = [sys.executable, "-m", "offramp", "bundle", str(model), "-o", str(bundle)]
-    subprocess.run([*command, "--accuracies", "0.9", "--limit-s", "5"], check=True, stdout=subprocess.DEVNULL)
-    return Served(exit, model, bundle, load_bundle(bundle).model.sha256)
-
-
-def one_round(served: Served, ports: dict[str, int], number: int, args: argparse.Namespace) -> list[dict]:
+def one_round(
+    served: Served, servers: dict[str, Running], number: int, args: argparse.Namespace
+) -> list[dict]:
     """All servers once at each size, beginning with another one each round."""
     rows = []
     names = ("onnxruntime", *SERVERS)
@@ -118,7 +83,7 @@ def one_round(served: Served, ports: dict[str, int], number: int, args: argparse
             if name == "onnxruntime":
                 figures = bare_loop(served, size, args.seconds)
             else:
-                figures = loaded(name, served, ports[name], size, args)
+                figures = loaded(name, served, servers[name], size, args)
             rows.append({"round": number, "exit": served.exit, "size": size, "server": name, **figures})
             print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -136,95 +101,30 @@ def bare_loop(served: Served, size: int, lasting_s: float) -> dict[str, float]:
     return {"tasks_per_s": count / (now_s - began_s)}
 
 
-def inputs(size: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8) for _ in range(BATCHES)]
-
-
-@contextmanager
-def running(name: str, served: Served) -> Iterator[int]:
-    """A server as a process group of its own, from its first answer; gives its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    if name == "offramp":
-        arguments = [
-            "-m",
-            "offramp",
-            "edge",
-            "--port",
-            "0",
-            "--client-port",
-            str(port),
-            "--bundle",
-            str(served.bundle),
-        ]
-        arguments += ["--policy", "edge-only"]
-    else:
-        arguments = [str(HERE / "serving" / f"{name}_server.py"), str(served.model), str(port)]
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-        )
-        try:
-            asyncio.run(answers(name, served, port, process))
-            yield port
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-async def answers(name: str, served: Served, port: int, process: subprocess.Popen) -> None:
-    """Wait until the server gives the network's own answer."""
-    batch = inputs(1)[0]
-    expected = Network(str(served.model)).run(batch)
-    until_s = time.monotonic() + START_S
-    while True:
-        client = clients_of(name, served, port, 1)[0]
-        try:
-            await client.open()
-            found = np.frombuffer(await client.ask(batch), np.float32).reshape(expected.shape)
-        except (OSError, RuntimeError, asyncio.IncompleteReadError) as error:
-            if time.monotonic() > until_s or process.poll() is not None:
-                raise RuntimeError(f"{name} does not answer: {error}") from None
-            await asyncio.sleep(0.3)
-            continue
-        await client.close()
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-        return
-
-
-def clients_of(name: str, served: Served, port: int, count: int) -> list[Client]:
-    if name != "offramp":
-        return [HttpClient(port) for _ in range(count)]
-    spec = load_bundle(served.bundle).model.inputs[0]
-    return [OfframpClient(port, number, served.sha256, spec) for number in range(count)]
-
-
-def loaded(name: str, served: Served, port: int, size: int, args: argparse.Namespace) -> dict[str, float]:
+def loaded(
+    name: str, served: Served, server: Running, size: int, args: argparse.Namespace
+) -> dict[str, float]:
     """Throughput, then latency at half of it."""
-    batches, rng = inputs(size), np.random.default_rng(size)
+    batches, rng, port = inputs(size), np.random.default_rng(size), server.port
+
+    busy_s = 0.0
 
     async def fill(clients: list[Client]) -> list[float]:
+        nonlocal busy_s
         await saturate(clients, batches, WARM_S)
+        busy_s = processor_s(server.pid)
         return await saturate(clients, batches, args.seconds)
 
     async def half(clients: list[Client]) -> list[float]:
         return await pace(clients, batches, rate / 2, args.seconds, rng)
 
     ends_s = asyncio.run(with_clients(clients_of(name, served, port, args.clients), fill))
+    busy_s = processor_s(server.pid) - busy_s
     rate = len(ends_s) / ends_s[-1]
     taken_ms = 1000 * np.array(asyncio.run(with_clients(clients_of(name, served, port, args.clients), half)))
     return {
         "tasks_per_s": rate,
+        "processor_ms": 1000 * busy_s / len(ends_s),
         "half_load_p50_ms": float(np.median(taken_ms)),
         "half_load_p95_ms": float(np.quantile(taken_ms, 0.95)),
     }
@@ -253,9 +153,9 @@ def ratios(rows: list[dict]) -> list[dict]:
 def table(value: dict) -> str:
     """The medians and the ratios as Markdown."""
     lines = [
-        "| exit | images a task | server | tasks/s | p50 at half load, ms | p95, ms "
+        "| exit | images a task | server | tasks/s | p50 at half load, ms | p95, ms | processor time a task, ms "
         "| edge's tasks/s over it | edge's p50 over it |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     rows = value["rows"]
     for exit, size in sorted({(row["exit"], row["size"]) for row in rows}):
@@ -265,7 +165,7 @@ def table(value: dict) -> str:
                 (r for r in value["ratios"] if (r["exit"], r["size"], r["over"]) == (exit, size, server)), {}
             )
             shown = [f"{statistics.median(r['tasks_per_s'] for r in own):.0f}"]
-            for name in ("half_load_p50_ms", "half_load_p95_ms"):
+            for name in ("half_load_p50_ms", "half_load_p95_ms", "processor_ms"):
                 shown.append(f"{statistics.median(r[name] for r in own):.2f}" if name in own[0] else "–")
             shown += [f"{ratio[n]:.2f}" if n in ratio else "–" for n in ("throughput", "half_load_p50")]
             lines.append(f"| {exit} | {size} | {server} | " + " | ".join(shown) + " |")

@@ -126,36 +126,41 @@ def network_by_events(instance: Instance, decisions: list[Decision]) -> list[flo
         total = sum(instance.tasks[number].size for number in numbers)
         return sum(slope * total + base for slope, base in system.exits[chosen.exit - 1].edge_s[chosen.cut :])
 
-    def in_time(batch: list[int], line: list[int], busy: list[float], now_s: float) -> dict[int, float]:
-        """Tasks of a line that are on time if a worker runs a batch now and the rest go one by one: when they end."""
+    def ends_of(batch: list[int], line: list[int], busy: list[float], now_s: float) -> dict[int, float]:
+        """When each task of a line has ended if a worker runs a batch now and then all others go one by one."""
         done = dict.fromkeys(batch, now_s + together(batch))
         free = sorted([done[batch[0]], *busy])
         for number in line:
-            if number not in done and free[0] <= instance.tasks[number].deadline_s + TIME_TOLERANCE_S:
+            if number not in done:
                 done[number] = free.pop(0) + row(number)[2]
                 free = sorted([*free, done[number]])
-        return {
-            number: end_s
-            for number, end_s in done.items()
-            if end_s + network.answer_s <= instance.tasks[number].deadline_s + TIME_TOLERANCE_S
-        }
+        return done
+
+    def met(number: int, end_s: float) -> bool:
+        return end_s + network.answer_s <= instance.tasks[number].deadline_s + TIME_TOLERANCE_S
 
     def batch_of(line: list[int], busy: list[float], now_s: float) -> list[int]:
         batch = line[:1]
-        for number in line[1:]:
-            task = instance.tasks[number]
-            alone_s = now_s + row(number)[2] + network.answer_s
+        for place, number in enumerate(line[1:], 1):
             same = decisions[number].exit == decisions[line[0]].exit
             same = same and decisions[number].cut == decisions[line[0]].cut
-            if not same or alone_s > task.deadline_s + TIME_TOLERANCE_S:
+            if not same or not met(number, now_s + row(number)[2]):
                 continue
             if len(batch) == network.max_batch:
                 break
-            before = in_time(batch, line, busy, now_s)
-            after = in_time([*batch, number], line, busy, now_s)
-            if number not in after or before.keys() - after.keys():
+            before, after = (ends_of(each, line, busy, now_s) for each in (batch, [*batch, number]))
+            if not met(number, after[number]) or after[number] > before[number]:
                 break
-            if number in before and after[number] > before[number]:
+            if any(met(other, before[other]) and not met(other, after[other]) for other in line):
+                break
+            # Those that it passes by are safe, or no later for it, or could not be on time if they were next.
+            next_s = now_s + together(batch)
+            if any(
+                not met(other, after[other])
+                and after[other] > before[other]
+                and met(other, next_s + row(other)[2])
+                for other in line[:place]
+            ):
                 break
             batch.append(number)
         return batch
@@ -273,18 +278,16 @@ def waiting_job(order: int, exit: int, cut: int, deadline_s: float, size: int) -
     return EdgeJob(0.0, order, 0.002 + 0.001 * size, deadline_s, order, size, Decision(exit, cut))
 
 
-def ends_one_by_one(
-    first: list[EdgeJob], takes_s: float, line: list[EdgeJob], busy: list[float]
-) -> list[int]:
-    """Which of a line are on time if a worker runs `first` now and the workers then take the rest in turn."""
-    met = [job.order for job in first if takes_s <= job.deadline_s]
+def met_one_by_one(first: list[EdgeJob], takes_s: float, line: list[EdgeJob], busy: list[float]) -> set[int]:
+    """Which of a line are on time if a worker runs `first` now and the workers then take all the rest in turn."""
+    met = {job.order for job in first if takes_s <= job.deadline_s}
     free = [takes_s, *busy]
     for job in line:
         worker = free.index(min(free))
-        if job not in first and free[worker] <= job.deadline_s:
+        if job not in first:
             free[worker] += job.tail_s
             if free[worker] <= job.deadline_s:
-                met.append(job.order)
+                met.add(job.order)
     return met
 
 
@@ -313,10 +316,10 @@ def test_joining_makes_no_task_late(
     assert 1 <= len(batch) <= most
     assert {job.block for job in batch} == {line[0].block}
     assert takes_s == pytest.approx(duration(batch))
-    before = ends_one_by_one([line[0]], line[0].tail_s, line, busy)
-    after = ends_one_by_one(batch, takes_s, line, busy)
-    assert set(before) <= set(after)
-    assert {job.order for job in batch[1:]} <= set(after)
+    before = met_one_by_one([line[0]], line[0].tail_s, line, busy)
+    after = met_one_by_one(batch, takes_s, line, busy)
+    assert before <= after
+    assert {job.order for job in batch[1:]} <= after
 
 
 def test_batches_save_what_layers_cost_beside_their_inputs() -> None:

@@ -63,7 +63,7 @@ class Batching:
 
         `line` is all that has arrived, in order, `others_free_s` when the other workers are free. Of those that wait
         for the same block and can be on time, one after the other joins as long as it is on time with the batch, is
-        there no later than if it were served in its turn, and no task in the line is late only because of it.
+        there no later than in its turn if all were served one by one, and no task in the line is late because of it.
         """
         batch, takes_s, rest = [line[0]], line[0].tail_s, list(line[1:])
         candidates = [job for job in rest if job.block == line[0].block and self._hopeful(job, start_s)]
@@ -75,7 +75,7 @@ class Batching:
             others = [other for other in rest if other is not job]
             wider_s = self.duration(wider)
             after = self._ends(wider, wider_s, others, start_s, others_free_s)
-            if not self._good(job, before, after, line):
+            if not self._good(job, before, after, line, start_s + takes_s):
                 break
             batch, takes_s, rest, before = wider, wider_s, others, after
         return batch, takes_s
@@ -88,28 +88,38 @@ class Batching:
         start_s: float,
         others_free_s: Sequence[float],
     ) -> dict[int, float]:
-        """When what waits is computed if a worker runs `batch` first and the rest is served one by one."""
+        """When what waits is computed if a worker runs `batch` first and all the rest is served one by one."""
         ends_s = {id(job): start_s + takes_s for job in batch}
         free_s = [start_s + takes_s, *(max(start_s, instant_s) for instant_s in others_free_s)]
         heapq.heapify(free_s)
         for job in rest:
-            if equations.on_time(free_s[0], job.deadline_s):
-                ends_s[id(job)] = free_s[0] + job.tail_s
-                heapq.heapreplace(free_s, ends_s[id(job)])
+            ends_s[id(job)] = free_s[0] + job.tail_s
+            heapq.heapreplace(free_s, ends_s[id(job)])
         return ends_s
 
     def _good(
-        self, joins: EdgeJob, before: dict[int, float], after: dict[int, float], line: Sequence[EdgeJob]
+        self,
+        joins: EdgeJob,
+        before: dict[int, float],
+        after: dict[int, float],
+        line: Sequence[EdgeJob],
+        free_s: float,
     ) -> bool:
-        if after[id(joins)] > before.get(id(joins), np.inf) or not self._in_time(joins, after):
+        """Whether a job may join what a worker would have done at `free_s` without it."""
+        if after[id(joins)] > before[id(joins)] or not self._in_time(joins, after):
             return False
-        return all(self._in_time(job, after) or not self._in_time(job, before) for job in line)
+        late = [job for job in line if not self._in_time(job, after)]
+        # What it passes by may only be on time because more will run together than `before` knows.
+        passed = [job for job in late if job < joins and after[id(job)] > before[id(job)]]
+        if any(self._hopeful(job, free_s) for job in passed):
+            return False
+        return not any(self._in_time(job, before) for job in late)
 
     def _hopeful(self, job: EdgeJob, start_s: float) -> bool:
         return equations.on_time(start_s + job.tail_s + self.answer_s, job.deadline_s)
 
     def _in_time(self, job: EdgeJob, ends_s: dict[int, float]) -> bool:
-        return equations.on_time(ends_s.get(id(job), np.inf) + self.answer_s, job.deadline_s)
+        return equations.on_time(ends_s[id(job)] + self.answer_s, job.deadline_s)
 
 
 class EdgeQueue:

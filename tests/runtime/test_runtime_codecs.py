@@ -62,8 +62,8 @@ def test_a_decision_names_its_codec_and_only_that_is_taken(bench: Bench) -> None
     bench.edge.upload(bench.token, coded_upload(verdict), bench.now_s)
     (run,) = bench.edge.take()
     assert isinstance(run, Run)
-    assert run.crossed == Coded("uint8", memoryview(b"packed"), 2)
-    bench.edge.computed(run.work, Refusal.BAD_TENSORS, bench.now_s, 0.0)
+    assert run.crossed == (Coded("uint8", memoryview(b"packed"), 2),)
+    bench.edge.computed(run.batch, [Refusal.BAD_TENSORS], bench.now_s, 0.0)
     assert declined(list(bench.edge.take())) is Refusal.BAD_TENSORS
     assert bench.edge.idle
     assert bench.edge.counts.to_dict()["chosen"] == {f"{verdict.exit}/0/uint8": 1}

@@ -62,14 +62,19 @@ class EdgeClient(asyncio.Protocol):
         port: the edge's `--client-port`, on this machine.
         name: of this client, one of a kind on its edge.
         model_sha256, inputs: of the model, as in the edge's bundle.
+        margin: share of each budget that the edge's plans leave free, in 0..1: a plan that just meets its deadline
+            misses it about as often as not.
     """
 
-    def __init__(self, port: int, name: str, model_sha256: str, inputs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, port: int, name: str, model_sha256: str, inputs: Sequence[TensorSpec], margin: float = 0.15
+    ) -> None:
         check_name(name)
         self._port = port
         self._name = name
         self._model_sha256 = model_sha256
         self._inputs = tuple(inputs)
+        self._margin = margin
         self._frames = Frames(_LARGEST_ANSWER_BYTES + CONTROL_BYTES)
         self._transport: asyncio.Transport | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -113,7 +118,7 @@ class EdgeClient(asyncio.Protocol):
         asked: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
         self._asked[sequence] = asked
         try:
-            self._send(Offer(sequence, size, budget_s, budget_s, wires_of(tensors)))
+            self._send(Offer(sequence, size, budget_s, budget_s, self._margin, wires_of(tensors)))
             return await asked
         finally:
             self._asked.pop(sequence, None)

@@ -25,6 +25,7 @@ from offramp.runtime.protocol import (
     ProtocolError,
     Refused,
     Seconds,
+    Share,
     Signed,
     Welcome,
     WireTensor,
@@ -36,12 +37,13 @@ LENGTH_BYTES = 4
 
 
 class Offer(Message, frozen=True):
-    """A task with its input: to be decided, and computed, without more words."""
+    """A task with its input: to be decided, and computed, without more words. `margin`: as in `Announce`."""
 
     sequence: Number
     size: Count
     budget_s: Seconds
     remaining_s: Signed
+    margin: Share
     tensors: Annotated[tuple[WireTensor, ...], Meta(max_length=MAX_TENSORS)]
 
 

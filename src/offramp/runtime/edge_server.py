@@ -45,10 +45,8 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 TRIM_S = 10.0
 """How often memory is given back, as soon as there is nothing to do."""
-AT_ONCE_S = 0.002
-"""What is predicted to take less a lone worker computes in the event loop's thread, which can wait so long."""
-HANDING_OVER_S = 0.0003
-"""With several workers the same, but only of what takes no longer than to hand it over and back."""
+AT_ONCE_S = 0.0003
+"""What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
 NOBODY = f"did not say who it is within {OPENING_S:g} s"
@@ -90,9 +88,8 @@ class EdgeServer:
         self._on_policy = on_policy
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
-        self._at_once_s = AT_ONCE_S if workers == 1 else HANDING_OVER_S
-        if not isinstance(processor, Processor):
-            self._at_once_s = 0.0  # on another machine nothing is done in no time
+        # On another machine nothing is done in no time.
+        self._at_once_s = AT_ONCE_S if isinstance(processor, Processor) else 0.0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
@@ -272,7 +269,8 @@ class EdgeServer:
             case edge_job.Reply(session, message):
                 self._put(session, message, to_tensors=True)
             case edge_job.Run() if action.batch.takes_s < self._at_once_s:
-                self._ran(action.batch, self._compute(action))
+                # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
+                asyncio.get_running_loop().call_soon(self._compute_here, action)
             case edge_job.Run():
                 self._hand_over(action)
             case edge_job.Remake(version, system):
@@ -314,6 +312,10 @@ class EdgeServer:
             self._act()
 
         self._pool.submit(compute)
+
+    def _compute_here(self, action: edge_job.Run) -> None:
+        self._ran(action.batch, self._compute(action))
+        self._act()
 
     def _compute(self, action: edge_job.Run) -> Answered | None:
         """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""

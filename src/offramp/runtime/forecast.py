@@ -221,7 +221,8 @@ class Forecast:
     def observe_offer(self, peer: Peer, offer: Offer, queue: EdgeQueue, now_s: float) -> Observation:
         """The same of a task that is here with its input: nothing has to be said, and nothing to cross, before it."""
         index = list(self._peers).index(peer.name)
-        task = Task(now_s + offer.remaining_s - offer.budget_s, offer.size, offer.budget_s, index)
+        planned_s = offer.budget_s * (1.0 - offer.margin)
+        task = Task(now_s + offer.remaining_s - offer.budget_s, offer.size, planned_s, index)
         network = dataclasses.replace(self._network, decision_s=0.0, link_delay_s=0.0)
         return self._observed(task, queue, now_s, network, math.inf)
 
