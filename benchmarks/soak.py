@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from plant.processes import end_in_order
 from plant.site import Load, Site, site
 
 from offramp.experiments.provenance import provenance
@@ -102,4 +103,5 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())
