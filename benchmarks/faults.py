@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from plant import disk_faults, link_faults, load_faults, process_faults
-from plant.processes import PlantError
+from plant.processes import PlantError, end_in_order
 from plant.report import Report, Skipped, table
 
 from offramp.experiments.provenance import provenance
@@ -99,4 +99,5 @@ def earlier(path: Path) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())

@@ -25,6 +25,7 @@ from plant.books import share
 from plant.hostile_frames import through_the_codec
 from plant.hostile_peers import Peers, Told
 from plant.intruders import intruders
+from plant.processes import end_in_order
 from plant.report import Report, table
 from plant.site import MEMORY_BACK, Load, Site, site
 
@@ -146,4 +147,5 @@ def under_tls(report: Report, args: argparse.Namespace) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())

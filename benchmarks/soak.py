@@ -19,12 +19,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from plant.processes import end_in_order
 from plant.site import Load, Site, site
 
 from offramp.experiments.provenance import provenance
 from offramp.validation import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "soak.json"
+KEPT_MINUTES = 20.0
 SAMPLE_S = 10.0
 LONGEST_WARM_UP_S = 300.0
 MOST_GROWTH = 0.02
@@ -37,8 +39,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--devices", type=int, default=3)
-    parser.add_argument("-o", "--output", type=Path, default=RESULT)
+    parser.add_argument("-o", "--output", type=Path, help="else results/soak.json, from 20 minutes on")
     args = parser.parse_args()
+    output = args.output or (RESULT if args.minutes >= KEPT_MINUTES else None)
     with site() as there:
         names, samples = soak(there, args.minutes, args.devices)
         summaries = there.stop_devices()
@@ -59,7 +62,8 @@ def main() -> int:
         "sample_s": SAMPLE_S,
         "samples": {name: [each[name] for each in samples] for name in names},
     }
-    write_atomically(args.output, json.dumps(value, allow_nan=False) + "\n")
+    if output is not None:
+        write_atomically(output, json.dumps(value, allow_nan=False) + "\n")
     for name, each in growths.items():
         print(f"{name}: " + ", ".join(f"{what} {grown:+.2%}" for what, grown in each.items()))
     print("\n".join(there.complaints) or f"{value['tasks']} tasks, each ended once")
@@ -102,4 +106,5 @@ def growth(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from plant.books import share
+from plant.books import Row, share
 from plant.model import after, predicted_share
 from plant.network import Cable, air, cable, why_no_namespaces
 from plant.process_faults import (
@@ -17,6 +17,7 @@ from plant.process_faults import (
     SLOWDOWN,
     WARM_S,
     local_share,
+    missed,
     three_devices,
 )
 from plant.report import Report, Skipped
@@ -69,6 +70,7 @@ def cut_off(report: Report, cut: Callable[[Cable], None]) -> None:
         report.add("edge answers again after s", there.answered_after(back_s) - back_s, "<=", RESUMED_S)
         whole = [row for unit in there.units for row in unit.between(back_s + RESUMED_S, ended_s)]
         report.add("on-time share afterwards", share(whole))
+        missed(report, whole)
         report.add("memory over before", max(ratios.values()), "<=", MEMORY_BACK)
 
 
@@ -105,23 +107,23 @@ def weather(report: Report, loss: float, jitter_s: float) -> None:
         finish(there, report)
         interval_s = (bad_s - unit.start_s, bad_until_s - unit.start_s - 1.0)
         rows = unit.rows()
-        real = share(after(rows, interval_s))
         slowdown = unit.seen[-1][1][SLOWDOWN]
         stretches = [(bad_until_s - unit.start_s + 60.0, 1e6)]
         expected = predicted_share(
             rows, unit.load, policy, slowdown, stretches, interval_s, delay_s=jitter_s / 2
         )
         report.add("packets lost", link.lost / max(1, link.carried))
-        misses(report, real, expected, len(after(rows, interval_s)))
+        misses(report, after(rows, interval_s), expected)
         report.add("memory over before", max(ratios.values()), "<=", MEMORY_BACK)
 
 
-def misses(report: Report, real: float, expected: float, tasks: int) -> None:
+def misses(report: Report, rows: Sequence[Row], expected: float) -> None:
     """Misses of a run beside those of the timing model."""
-    report.add("tasks", tasks)
+    report.add("tasks", len(rows))
     report.add("misses by the timing model", 1.0 - expected)
-    report.add("misses", 1.0 - real)
-    report.add("more than by the model", expected - real, "<=", APART)
+    report.add("misses", 1.0 - share(rows))
+    missed(report, rows)
+    report.add("more than by the model", expected - share(rows), "<=", APART)
 
 
 def loss(report: Report) -> None:
@@ -165,5 +167,5 @@ def rate_drop(report: Report) -> None:
         ]
         slowdown = unit.seen[-1][1][SLOWDOWN]
         expected = predicted_share(rows, unit.load, policy, slowdown, stretches, interval_s)
-        misses(report, share(after(rows, interval_s)), expected, len(after(rows, interval_s)))
+        misses(report, after(rows, interval_s), expected)
         report.add("memory over before", max(ratios.values()), "<=", MEMORY_BACK)

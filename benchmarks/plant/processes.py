@@ -173,6 +173,16 @@ class Command:
         self.process.wait()
 
 
+def end_in_order() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: with all that it has started."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
 def until(condition: Callable[[], bool], patience_s: float, what: str) -> float:
     """Wait for a condition; the instant at which it held. Raises PlantError."""
     deadline_s = time.monotonic() + patience_s

@@ -181,7 +181,8 @@ class _Supervisor:
             await self._run()
         except ChildError as error:
             if error.status == 2:
-                raise OfframpError(error.words, "", "", "") from None
+                words = error.words.removeprefix("offramp: ")
+                raise OfframpError("demo", words, "a process cannot do its part") from None
             raise OfframpError("demo", error.words, f"a process ended with status {error.status}") from None
         finally:
             loop.remove_signal_handler(signal.SIGTERM)

@@ -13,12 +13,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offramp.equations import FloatArray
+from offramp.equations import FloatArray, IntArray, on_time
 
 HISTORY = 64
 """Tasks of the recent stream that are remembered."""
 FUTURES, AHEAD = 16, 8
 """How many samples of the future are played, and how many tasks of each."""
+
+CARE = 3.0
+"""How many times its gain a task counts that is missed for another's depth: alone, in time comes first."""
+ALONE = (0.95, 0.15)
+"""Share of the computations alone whose lateness the exits chosen there leave room for, and the lateness at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """The options of a task that need no edge: their rows, the seconds that they take from here on, and their gain."""
+
+    rows: IntArray
+    takes_s: FloatArray
+    gain: FloatArray
+
+    @property
+    def quickest(self) -> int:
+        """Index of the one that takes least; among equals the one that earns most."""
+        return int(np.lexsort((-self.gain, self.takes_s))[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,29 @@ class Outlook:
         if self._last_s is not None:
             self._seen.append((arrival_s - self._last_s, budget_s, takes_s, gain))
         self._last_s = arrival_s
+
+    def choose(
+        self,
+        ways: Alone,
+        planned_s: FloatArray,
+        deadline_s: float,
+        waiting: Sequence[Claim],
+        now_s: float,
+        *,
+        ahead: bool,
+    ) -> int | None:
+        """Index of the way to end a task that begins now: what earns most, less `CARE` times what is lost behind it.
+
+        Ways are planned to take `planned_s`. If none of them is in time, the quickest counts if it is in time as it is;
+        None if it is not. `waiting`, `ahead`: see `losses`.
+        """
+        ends_s = now_s + planned_s
+        in_time = np.asarray(on_time(ends_s, deadline_s))
+        if not in_time.any():
+            quickest = ways.quickest
+            return quickest if on_time(now_s + float(ways.takes_s[quickest]), deadline_s) else None
+        worth = ways.gain - CARE * self.losses(ends_s, waiting, now_s, ahead=ahead)
+        return int(np.argmax(np.where(in_time, worth, -np.inf)))
 
     def losses(
         self, free_s: FloatArray, waiting: Sequence[Claim], now_s: float, *, ahead: bool

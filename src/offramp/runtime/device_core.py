@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from offramp.equations import on_time
 from offramp.link_estimate import PROBE_S, probe_bytes
-from offramp.runtime.device_alone import Outlook
+from offramp.runtime.device_alone import ALONE, Outlook
 from offramp.runtime.device_job import (
     Action,
     Carry,
@@ -50,10 +48,6 @@ LEAST_PATIENCE_S = 0.03
 OVERDUE = 0.25
 """How far beyond its predicted duration an answer is overdue, as a share of that duration."""
 LEAST_OVERDUE_S = 0.02
-CARE = 3.0
-"""How many times its gain a task counts that is missed for another's depth: alone, in time comes first."""
-ALONE = (0.95, 0.15)
-"""Share of the computations alone whose lateness the exits chosen there leave room for, and the lateness at first."""
 BUSY_S = 5.0
 """How long after its last task a device still probes its link."""
 LAST_CALL_S = 3.0
@@ -334,15 +328,11 @@ class DeviceCore:
         The exit that earns most, less what the tasks behind are then expected to lose.
         """
         ways, deadline_s = job.alone(), job.task.deadline_s
-        planned_s = now_s + ways.takes_s * (1.0 + self._alone.share)
-        fits_well = np.asarray(on_time(planned_s, deadline_s))
-        chosen = ways.quickest
-        if fits_well.any():
-            waiting = [each.claim() for each in self._queue.heads]
-            ahead = not self.edge.trusted or self.edge.closing
-            worth = ways.gain - CARE * self._outlook.losses(planned_s, waiting, now_s, ahead=ahead)
-            chosen = int(np.argmax(np.where(fits_well, worth, -np.inf)))
-        elif not on_time(now_s + float(ways.takes_s[chosen]), deadline_s):
+        takes_s = ways.takes_s * (1.0 + self._alone.share)
+        waiting = [each.claim() for each in self._queue.heads]
+        ahead = not self.edge.trusted or self.edge.closing
+        chosen = self._outlook.choose(ways, takes_s, deadline_s, waiting, now_s, ahead=ahead)
+        if chosen is None:
             return False
         plan = job.plan_alone(int(ways.rows[chosen]), float(ways.takes_s[chosen]), now_s)
         if plan.decision != job.decision:

@@ -8,9 +8,8 @@ from enum import Enum, auto
 
 import numpy as np
 
-from offramp.equations import FloatArray, IntArray
 from offramp.options import OptionTable
-from offramp.runtime.device_alone import Claim
+from offramp.runtime.device_alone import Alone, Claim
 from offramp.runtime.outcomes import End, Instants, TaskRecord
 from offramp.runtime.protocol import Message
 from offramp.task import DROP, UNCODED, Decision, Task
@@ -164,20 +163,6 @@ class Job:
             codec=self.decision.codec,
             decided=self.decided,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Alone:
-    """The options of a task that need no edge: their rows, the seconds that they take from here on, and their gain."""
-
-    rows: IntArray
-    takes_s: FloatArray
-    gain: FloatArray
-
-    @property
-    def quickest(self) -> int:
-        """Index of the one that takes least; among equals the one that earns most."""
-        return int(np.lexsort((-self.gain, self.takes_s))[0])
 
 
 @dataclass(frozen=True, slots=True)

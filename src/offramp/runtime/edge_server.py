@@ -20,7 +20,7 @@ from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.health import Health
-from offramp.runtime.memory import trim
+from offramp.runtime.memory import Slack
 from offramp.runtime.processor import Answered, Processor, Tails
 from offramp.runtime.protocol import (
     Attach,
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
-TRIM_S = 10.0
-"""How often memory is given back, as soon as there is nothing to do."""
 AT_ONCE_S = 0.0003
 """What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
+SLACK_S = 5.0
+"""How often to see whether memory is to be given back, as soon as there is nothing to do."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
 NOBODY = f"did not say who it is within {OPENING_S:g} s"
@@ -231,15 +231,15 @@ class EdgeServer:
             self._act()
 
     async def _tick(self) -> None:
-        trimmed_s = self._clock()
+        slack, looked_s = Slack(), self._clock()
         while True:
             await asyncio.sleep(TICK_S)
             self._core.tick(self._clock())
             self._act()
             self._drop_revoked()
-            if self._core.idle and self._clock() > trimmed_s + TRIM_S:
-                trim()
-                trimmed_s = self._clock()
+            if self._core.idle and self._clock() > looked_s + SLACK_S:
+                slack.give_back()
+                looked_s = self._clock()
 
     def _drop_revoked(self) -> None:
         """Cut devices off whose certificates have been revoked since they came."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 LARGE_BYTES = 128 * 1024
 ARENAS = 2
+GROWTH = 0.04
+_STATM = Path("/proc/self/statm")
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -28,9 +31,30 @@ def give_back() -> None:
         mallopt(parameter, value)
 
 
-def trim() -> None:
-    """Give back what is free between what is not. A few milliseconds, so call it when there is nothing to do."""
+class Slack:
+    """Gives back what is free between what is not, when the process has grown.
+
+    That walks the whole heap, tens of milliseconds on a slow machine: so it is done where there is nothing to do, and
+    only after the process has grown by `GROWTH` since the last time.
+    """
+
+    def __init__(self) -> None:
+        self._resident = resident_pages()
+
+    def give_back(self) -> None:
+        """Call this now and then, while nothing waits."""
+        if resident_pages() <= (1.0 + GROWTH) * self._resident:
+            return
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (OSError, AttributeError):
+            return
+        self._resident = resident_pages()
+
+
+def resident_pages() -> int:
+    """Pages of this process that are in memory; 0 where that is not told."""
     try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        return
+        return int(_STATM.read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
