@@ -160,19 +160,19 @@ def command_cost(run: dict[str, Any]) -> dict[str, float]:
 
 
 def measured(data: Path | None) -> list[dict[str, Any]]:
-    """A real edge that computes all layers for eight devices, at rising load: on time, and processor time a task."""
+    """A real edge that computes all layers for four devices, at rising load: on time, and processor time a task."""
     rows = []
-    for workers, rates in ((1, (20, 40, 80, 120)), (2, (80,))):
+    for workers, rates in ((1, (20, 40, 80)), (2, (80,))):
         for rate in rates:
             rows.append({"workers": workers, "tasks_per_s": rate, **edge_run(workers, rate, data)})
-            drawn = scenario(8, float(rate), LINKS["100 Mbit/s"], workers, tasks=50_000)
+            drawn = scenario(4, float(rate), LINKS["100 Mbit/s"], workers, tasks=50_000)
             rows[-1]["simulated_on_time_share"] = summary(drawn, "edge-only")["on_time_share"]
             print(rows[-1], flush=True)
     return rows
 
 
 def edge_run(
-    workers: int, rate: int, data: Path | None, devices: int = 8, lasts_s: int = 10
+    workers: int, rate: int, data: Path | None, devices: int = 4, lasts_s: int = 10
 ) -> dict[str, Any]:
     """An edge and its devices as processes of their own, for some seconds."""
     edge_command = ["edge", "--port", "0", "--policy", "edge-only", "--workers", str(workers), "--supervised"]

@@ -128,16 +128,14 @@ def _ends(
     others_free_s: FloatArray,
     ends_s: FloatArray,
 ) -> None:
-    """Write when each of a line is computed if the batch is run first and the rest one by one; infinite for never."""
+    """Write when each of a line is computed if the batch is run first and all the rest one by one."""
     free_s = np.maximum(start_s, others_free_s)
     free_s = np.sort(np.append(free_s, start_s + takes_s))
     for at in range(len(line)):
-        _, deadline_s, tail_s = standing.job_s[line[at]]
-        ends_s[at] = np.inf
         if batch[at]:
             ends_s[at] = start_s + takes_s
-        elif on_time(free_s[0], deadline_s):
-            ends_s[at] = free_s[0] + tail_s
+        else:
+            ends_s[at] = free_s[0] + standing.job_s[line[at], 2]
             _occupy(free_s, ends_s[at])
 
 
@@ -176,7 +174,7 @@ def begin(
         batch[at] = True
         wider_s = _together(world, standing, line, batch)
         _ends(standing, line, batch, wider_s, start_s, others_free_s, after_s)
-        if after_s[at] > before_s[at] or not _harmless(world, standing, line, at, before_s, after_s):
+        if not _good(world, standing, line, at, before_s, after_s, start_s + takes_s):
             batch[at] = False
             break
         takes_s = wider_s
@@ -186,15 +184,26 @@ def begin(
 
 
 @compiled
-def _harmless(
-    world: World, standing: Standing, line: IntArray, joins: int, before_s: FloatArray, after_s: FloatArray
+def _good(
+    world: World,
+    standing: Standing,
+    line: IntArray,
+    joins: int,
+    before_s: FloatArray,
+    after_s: FloatArray,
+    free_s: float,
 ) -> bool:
-    """Whether what joins is in time, and nothing is late that was not before."""
+    """Whether one of a line may join what a worker would have done at `free_s` without it: see `Batching`."""
+    if after_s[joins] > before_s[joins]:
+        return False
     for at in range(len(line)):
-        deadline_s = standing.job_s[line[at], 1]
-        if not _hopeful(world, after_s[at], 0.0, deadline_s) and (
-            at == joins or _hopeful(world, before_s[at], 0.0, deadline_s)
-        ):
+        _, deadline_s, tail_s = standing.job_s[line[at]]
+        if _hopeful(world, after_s[at], 0.0, deadline_s):
+            continue
+        passed = at < joins and after_s[at] > before_s[at]
+        if at == joins or (passed and _hopeful(world, free_s, tail_s, deadline_s)):
+            return False
+        if _hopeful(world, before_s[at], 0.0, deadline_s):
             return False
     return True
 
