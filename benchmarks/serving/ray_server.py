@@ -31,7 +31,7 @@ class Served:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
     serve.start(
         http_options={"host": "127.0.0.1", "port": int(sys.argv[2])},
         logging_config={"enable_access_log": False},

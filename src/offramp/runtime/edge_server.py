@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 AT_ONCE_S = 0.0003
 """What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
+ALONE_AT_ONCE_S = 0.002
+"""The same for a lone worker: what comes in can wait so long, and the worker waits for nobody between two tasks."""
 SLACK_S = 5.0
 """How often to see whether memory is to be given back, as soon as there is nothing to do."""
 OPENING_S = 2.0
@@ -89,7 +91,8 @@ class EdgeServer:
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
         # On another machine nothing is done in no time.
-        self._at_once_s = AT_ONCE_S if isinstance(processor, Processor) else 0.0
+        here_s = ALONE_AT_ONCE_S if workers == 1 else AT_ONCE_S
+        self._at_once_s = here_s if isinstance(processor, Processor) else 0.0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
