@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -144,11 +145,12 @@ class DeviceAgent:
 
     async def _until(self, instant_s: float) -> None:
         left_s = instant_s - self._clock()
-        if left_s > 0:
-            try:
-                await asyncio.wait_for(self._stopping.wait(), left_s)
-            except TimeoutError:
-                return
+        if left_s <= 0:
+            # A device that is behind its stream must not do nothing but take tasks on: it has an edge to hear.
+            await asyncio.sleep(0)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), left_s)
 
     def _submit(self, sequence: int, planned: PlannedTask, start_s: float) -> None:
         task = Task(start_s + planned.arrival_s, planned.size, planned.budget_s, 0)

@@ -69,30 +69,26 @@ class Outlook:
         deadline_s: float,
         waiting: Sequence[Claim],
         now_s: float,
-        *,
-        ahead: bool,
     ) -> int | None:
         """Index of the way to end a task that begins now: what earns most, less `CARE` times what is lost behind it.
 
         Ways are planned to take `planned_s`. If none of them is in time, the quickest counts if it is in time as it is;
-        None if it is not. `waiting`, `ahead`: see `losses`.
+        None if it is not. `waiting`: see `losses`.
         """
         ends_s = now_s + planned_s
         in_time = np.asarray(on_time(ends_s, deadline_s))
         if not in_time.any():
             quickest = ways.quickest
             return quickest if on_time(now_s + float(ways.takes_s[quickest]), deadline_s) else None
-        worth = ways.gain - CARE * self.losses(ends_s, waiting, now_s, ahead=ahead)
+        worth = ways.gain - CARE * self.losses(ends_s, waiting, now_s)
         return int(np.argmax(np.where(in_time, worth, -np.inf)))
 
-    def losses(
-        self, free_s: FloatArray, waiting: Sequence[Claim], now_s: float, *, ahead: bool
-    ) -> FloatArray:
+    def losses(self, free_s: FloatArray, waiting: Sequence[Claim], now_s: float) -> FloatArray:
         """Gain that is expected to be lost of the tasks behind if the processor is free at each of `free_s`.
 
-        Those that wait come first, in order; with `ahead` those that may arrive from now on come after them.
+        Those that wait come first, in order, then those that may arrive from now on.
         """
-        seen = np.array(self._seen if ahead else [], dtype=np.float64).reshape(-1, 4)
+        seen = np.array(self._seen, dtype=np.float64).reshape(-1, 4)
         futures = min(FUTURES, len(seen))
         free = np.repeat(np.asarray(free_s, np.float64)[:, None], max(futures, 1), axis=1)
         lost = np.zeros_like(free)

@@ -330,8 +330,7 @@ class DeviceCore:
         ways, deadline_s = job.alone(), job.task.deadline_s
         takes_s = ways.takes_s * (1.0 + self._alone.share)
         waiting = [each.claim() for each in self._queue.heads]
-        ahead = not self.edge.trusted or self.edge.closing
-        chosen = self._outlook.choose(ways, takes_s, deadline_s, waiting, now_s, ahead=ahead)
+        chosen = self._outlook.choose(ways, takes_s, deadline_s, waiting, now_s)
         if chosen is None:
             return False
         plan = job.plan_alone(int(ways.rows[chosen]), float(ways.takes_s[chosen]), now_s)
