@@ -27,9 +27,10 @@ from offramp.training.checkpoint import (  # noqa: E402
 )
 from offramp.training.loss import joint_loss, rate_share  # noqa: E402
 from offramp.training.optimiser import orthogonalise, split_parameters  # noqa: E402
-from offramp.training.settings import EXITS, TrainingSettings  # noqa: E402
+from offramp.training.settings import EXIT_WEIGHTS, WIDE, TrainingSettings  # noqa: E402
 from offramp.training.trainer import load_model, measure_accuracy, train_model  # noqa: E402
 
+EXITS = len(EXIT_WEIGHTS["alexnet"])
 SETTINGS = TrainingSettings(epochs=2, batch=50)
 # AlexNet's own widths on 32×32, the cheap way: 3×3 filters only, the first with stride 2, three pools of 2.
 # (places in the output, what a place sees, filters or units) of its eight layers.
@@ -341,7 +342,8 @@ def test_until_the_rates_fall_they_do_not_depend_on_the_number_of_epochs(
         {},
         {"epochs": 40, "seed": 3, "cutout": 10},
         {"warmup": 1.0, "cooldown": 16.5, "exit_weights": (0.1, 0.05, 0.25, 1.0), "filter_lr": 0.03},
-        {"batch": 250, "shift": 2, "distillation": 0.25},
+        {"batch": 250, "shift": 2, "distillation": 0.25, "smoothing": 0.0, "views": 8},
+        {"network": WIDE, "exit_weights": EXIT_WEIGHTS[WIDE]},
     ],
 )
 def test_the_options_that_a_bundle_names_give_its_settings(

@@ -20,13 +20,12 @@ from rich.table import Table
 
 from offramp.cli.arguments import JsonFlag, Seed, errors, print_json
 from offramp.errors import MissingExtraError, OfframpError
-from offramp.training.settings import AUTO, ExitTraining, TrainingSettings
+from offramp.training.settings import AUTO, EXIT_WEIGHTS, ExitTraining, TrainingSettings
 
 if TYPE_CHECKING:
     from offramp.model.bundle import BundleManifest
 
 _DEFAULT, _EXIT_DEFAULT = TrainingSettings(), ExitTraining()
-_DEFAULT_WEIGHTS = ",".join(f"{weight:g}" for weight in _DEFAULT.exit_weights)
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
@@ -52,11 +51,27 @@ def train_model(
     shift: Annotated[int, typer.Option(min=0, help="Pixels by which images are moved.")] = _DEFAULT.shift,
     cutout: Annotated[int, typer.Option(min=0, help="Side of the blanked square.")] = _DEFAULT.cutout,
     exit_weights: Annotated[
-        str, typer.Option(help="What each exit adds to the loss, comma-separated.")
-    ] = _DEFAULT_WEIGHTS,
+        str | None,
+        typer.Option(
+            help="What each exit adds to the loss, comma-separated.",
+            show_default=",".join(f"{weight:g}" for weight in _DEFAULT.exit_weights),
+        ),
+    ] = None,
     distillation: Annotated[
         float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
     ] = _DEFAULT.distillation,
+    smoothing: Annotated[
+        float, typer.Option(help="Label smoothing of the cross-entropy.")
+    ] = _DEFAULT.smoothing,
+    network: Annotated[
+        str, typer.Option(help="alexnet, which ships, or wide, a teacher for it.")
+    ] = _DEFAULT.network,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Finished run folder of a network that teaches this one.")
+    ] = None,
+    views: Annotated[
+        int, typer.Option(min=2, help="Shifted views of each image that the teacher answers; even.")
+    ] = _DEFAULT.views,
     seed: Seed = 0,
     resume: Annotated[
         bool | None,
@@ -70,8 +85,11 @@ def train_model(
     """Train the branchy AlexNet on CIFAR-10. Ctrl-C keeps finished epochs; the same command continues."""
     _need_training()
     from offramp.images import load_images
+    from offramp.training.checkpoint import load_checkpoint
+    from offramp.training.teacher import fingerprint
     from offramp.training.trainer import train_model as train
 
+    taught_by = None if teacher is None else load_checkpoint(teacher)
     settings = TrainingSettings(
         epochs=epochs,
         seed=seed,
@@ -81,8 +99,16 @@ def train_model(
         cooldown=cooldown,
         shift=shift,
         cutout=cutout,
-        exit_weights=_numbers("--exit-weights", exit_weights),
+        exit_weights=(
+            EXIT_WEIGHTS.get(network, ())
+            if exit_weights is None
+            else _numbers("--exit-weights", exit_weights)
+        ),
         distillation=distillation,
+        smoothing=smoothing,
+        network=network,
+        teacher="" if taught_by is None else fingerprint(taught_by),
+        views=views,
     )
     training, test = load_images(data, "train"), load_images(data, "test")
     with _share_bar(json_) as bar:
@@ -94,7 +120,7 @@ def train_model(
             bar.update(task, completed=share, description=message.partition("  train")[0])
 
         try:
-            done = train(training, test, output, settings, resume=resume, progress=show)
+            done = train(training, test, output, settings, teacher=taught_by, resume=resume, progress=show)
         except KeyboardInterrupt:
             errors.print(f"stopped; {output} keeps the finished epochs, the same command continues")
             raise typer.Exit(130) from None

@@ -32,6 +32,35 @@ def normalise(images: Tensor, scale: PixelScale = CIFAR10_PIXELS) -> Tensor:
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where each image is cropped, int64 [2, n] in 0..2·shift, and whether it is mirrored, bool [n]."""
+
+    offsets: Tensor
+    mirrored: Tensor
+
+
+def draw_view(count: int, shift: int, seed: int, number: int) -> View:
+    """View `number` of `count` images, drawn from (seed, number); odd ones mirror what even ones do not."""
+    rng = torch.Generator().manual_seed(seed * 100_003 + number + 50_000)
+    return View(torch.randint(0, 2 * shift + 1, (2, count), generator=rng), _mirrored(count, seed, number))
+
+
+def view_images(
+    images: Tensor, view: View, start: int, stop: int, shift: int, scale: PixelScale = CIFAR10_PIXELS
+) -> Tensor:
+    """Images `start` to `stop` as `view` shows them, normalised, float [stop - start, 3, h, w]."""
+    offsets, mirrored = (
+        t.to(images.device) for t in (view.offsets[:, start:stop], view.mirrored[start:stop])
+    )
+    return _shift(normalise(images[start:stop], scale), offsets, mirrored, shift)
+
+
+def _mirrored(count: int, seed: int, epoch: int) -> Tensor:
+    mirrored = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    return ~mirrored if epoch % 2 else mirrored
+
+
 def training_batches(
     images: Tensor,
     labels: Tensor,
@@ -41,18 +70,18 @@ def training_batches(
     seed: int,
     epoch: int,
     scale: PixelScale = CIFAR10_PIXELS,
+    view: View | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Every image once in a random order, in batches of `batch`; an incomplete last batch is left out
     unless it is the only one.
 
     Each image is shifted by up to `shift` pixels (reflected at the border) and loses a square of
     `cutout` pixels. It is mirrored in every second epoch, which spreads the two views more evenly than
-    a coin for each epoch. All draws come from (seed, epoch), so an epoch can be repeated on its own.
+    a coin for each epoch. All draws come from (seed, epoch), so an epoch can be repeated on its own. With
+    a `view`, shifts and mirrors are the view's.
     """
     count, device = len(images), images.device
-    mirrored = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
-    if epoch % 2:
-        mirrored = ~mirrored
+    mirrored = _mirrored(count, seed, epoch) if view is None else view.mirrored
     rng = torch.Generator().manual_seed(seed * 100_003 + epoch + 1)
     order = torch.randperm(count, generator=rng)
     batch = min(batch, count)
@@ -60,6 +89,8 @@ def training_batches(
         rows = order[start : start + batch]
         flip = mirrored[rows]
         offsets = torch.randint(0, 2 * shift + 1, (2, batch), generator=rng)
+        if view is not None:
+            offsets = view.offsets[:, rows]
         holes = torch.randint(0, images.shape[1], (2, batch), generator=rng)
         rows, flip, offsets, holes = (t.to(device) for t in (rows, flip, offsets, holes))
         x = _shift(normalise(images[rows], scale), offsets, flip, shift)

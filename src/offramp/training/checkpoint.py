@@ -42,6 +42,23 @@ class EpochLog:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """How a finished run was made and went: all that is kept of a teacher besides its fingerprint."""
+
+    settings: TrainingSettings
+    log: tuple[EpochLog, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What a manifest says of a run: enough to do it again and to see how it went."""
+        return {
+            "command": f"offramp train-model --data DIR -o RUN {self.settings.as_options()}",
+            "seed": self.settings.seed,
+            "settings": self.settings.as_json(),
+            "log": [entry.as_json() for entry in self.log],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The state after `len(log)` epochs. `optimisers` has one entry an optimiser, by parameter number."""
 
@@ -51,6 +68,11 @@ class Checkpoint:
     source: str
     model: dict[str, Tensor]
     optimisers: tuple[OptimiserTensors, ...]
+    teacher: Record | None = None
+
+    @property
+    def record(self) -> Record:
+        return Record(self.settings, self.log)
 
     @property
     def finished(self) -> bool:
@@ -64,6 +86,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "log": [asdict(entry) for entry in checkpoint.log],
         "classes": checkpoint.classes,
         "source": checkpoint.source,
+        "teacher": None if checkpoint.teacher is None else asdict(checkpoint.teacher),
     }
     save_state(folder / CHECKPOINT_NAME, FORMAT, state, checkpoint.model, checkpoint.optimisers)
 
@@ -81,12 +104,22 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     state, model, optimisers = load_state(path, FORMAT)
     try:
-        settings = TrainingSettings(
-            **{**state["settings"], "exit_weights": tuple(state["settings"]["exit_weights"])}
+        told = state.get("teacher")
+        return Checkpoint(
+            *_record(state),
+            int(state["classes"]),
+            str(state["source"]),
+            model,
+            optimisers,
+            None if told is None else Record(*_record(told)),
         )
-        log = tuple(
-            EpochLog(**{**entry, "test_accuracy": tuple(entry["test_accuracy"])}) for entry in state["log"]
-        )
-        return Checkpoint(settings, log, int(state["classes"]), str(state["source"]), model, optimisers)
     except (KeyError, TypeError, ValueError) as error:
         raise OfframpError("run", str(path), f"is not a readable checkpoint ({error})") from None
+
+
+def _record(state: dict[str, Any]) -> tuple[TrainingSettings, tuple[EpochLog, ...]]:
+    weights = tuple(state["settings"]["exit_weights"])
+    settings = TrainingSettings(**{**state["settings"], "exit_weights": weights})
+    return settings, tuple(
+        EpochLog(**{**entry, "test_accuracy": tuple(entry["test_accuracy"])}) for entry in state["log"]
+    )

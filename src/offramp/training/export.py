@@ -190,12 +190,10 @@ def _versions() -> dict[str, str]:
 
 def _history(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the manifest says of the training: enough to do it again and to see how it went."""
-    settings = checkpoint.settings
+    taught = {} if checkpoint.teacher is None else {"teacher": checkpoint.teacher.as_json()}
     return {
-        "command": f"offramp train-model --data DIR -o RUN {settings.as_options()}",
-        "seed": settings.seed,
-        "settings": settings.as_json(),
+        **checkpoint.record.as_json(),
         "finished": checkpoint.finished,
         "versions": _versions(),
-        "log": [entry.as_json() for entry in checkpoint.log],
+        **taught,
     }

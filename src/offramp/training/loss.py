@@ -16,22 +16,27 @@ def joint_loss(
     smoothing: float,
     distillation: float,
     temperature: float,
+    taught: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sum over exits of cross-entropy and, but for the last, distance to the last exit's answer.
+    """Weighted sum over exits of cross-entropy and distance to the teacher's answer.
+
+    Without `taught` the last exit teaches the others, gets no gradient for it and has no teacher itself.
 
     Args:
-        outputs: logits [n, classes] of each exit; the last teaches the others and gets no gradient for it.
+        outputs: logits [n, classes] of each exit.
         labels: int64 [n].
         weights: what each exit adds.
         smoothing: label smoothing of the cross-entropy, in [0, 1).
-        distillation: share of an early exit's loss that is the distance, in [0, 1].
+        distillation: share of a taught exit's loss that is the distance, in [0, 1].
         temperature: > 0, softens both answers in the distance.
+        taught: logits [n, classes] of a network that teaches all exits.
     """
-    teacher = functional.softmax(outputs[-1].detach() / temperature, dim=1)
+    answer = outputs[-1].detach() if taught is None else taught
+    teacher = functional.softmax(answer / temperature, dim=1)
     total = outputs[0].new_zeros(())
     for number, (weight, logits) in enumerate(zip(weights, outputs, strict=True)):
         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if number < len(outputs) - 1:
+        if taught is not None or number < len(outputs) - 1:
             distance = functional.kl_div(
                 functional.log_softmax(logits / temperature, dim=1), teacher, reduction="batchmean"
             )

@@ -7,7 +7,9 @@ from typing import Any
 
 from offramp.errors import OfframpError
 
-EXITS = 4
+ALEXNET, WIDE = "alexnet", "wide"
+EXIT_WEIGHTS = {ALEXNET: (0.3, 0.3, 0.5, 1.0), WIDE: (1.0,)}
+"""What each exit adds to the loss unless it is said, by network: one number an exit."""
 AUTO = "auto"
 FROZEN, FREE = "frozen", "free"
 
@@ -29,8 +31,12 @@ class TrainingSettings:
         shift, cutout: pixels, see `augment.training_batches`.
         smoothing: label smoothing of the cross-entropy.
         exit_weights: what each exit adds to the loss.
-        distillation: share of an early exit's loss that comes from the last exit's answer.
+        distillation: share of an exit's loss that comes from its teacher's answer: the last exit's, for the
+            others; the teacher network's, for all of them, where there is one.
         temperature: softens both answers in that share.
+        network: "alexnet", the one that ships, or "wide", which only teaches.
+        teacher: what tells the teacher network's weights apart (see `teacher.fingerprint`); empty without one.
+        views: shifted views of each image that the teacher answers; epochs take them in turn.
     """
 
     epochs: int = 28
@@ -44,9 +50,12 @@ class TrainingSettings:
     shift: int = 4
     cutout: int = 6
     smoothing: float = 0.1
-    exit_weights: tuple[float, ...] = (0.3, 0.3, 0.5, 1.0)
+    exit_weights: tuple[float, ...] = EXIT_WEIGHTS[ALEXNET]
     distillation: float = 0.5
     temperature: float = 2.0
+    network: str = ALEXNET
+    teacher: str = ""
+    views: int = 12
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -58,8 +67,13 @@ class TrainingSettings:
         for name in ("cooldown", "warmup", "shift", "cutout", "filter_lr", "other_lr"):
             if getattr(self, name) < 0:
                 raise OfframpError(name, getattr(self, name), "must be 0 or more")
-        if len(self.exit_weights) != EXITS or min(self.exit_weights) < 0:
-            raise OfframpError("exit_weights", self.exit_weights, f"must be {EXITS} numbers of 0 or more")
+        if self.network not in EXIT_WEIGHTS:
+            raise OfframpError("network", self.network, f"must be one of {', '.join(EXIT_WEIGHTS)}")
+        exits = len(EXIT_WEIGHTS[self.network])
+        if len(self.exit_weights) != exits or min(self.exit_weights) < 0:
+            raise OfframpError("exit_weights", self.exit_weights, f"must be {exits} numbers of 0 or more")
+        if self.views < 2 or self.views % 2:
+            raise OfframpError("views", self.views, "must be an even number of 2 or more")
         for name in ("momentum", "smoothing", "distillation"):
             if not 0 <= getattr(self, name) < 1:
                 raise OfframpError(name, getattr(self, name), "must be at least 0 and below 1")
@@ -82,14 +96,16 @@ class TrainingSettings:
         return {**asdict(self), "exit_weights": list(self.exit_weights)}
 
     def as_options(self) -> str:
-        """The options of `offramp train-model` that give these settings."""
+        """The options of `offramp train-model` that give these settings; TEACHER stands for the teacher's run."""
         default = TrainingSettings()
         words = [f"--epochs {self.epochs} --seed {self.seed}"]
         for name, value in asdict(self).items():
             if name in ("epochs", "seed") or value == getattr(default, name):
                 continue
             option = name.replace("_", "-")
-            if isinstance(value, tuple):
+            if name == "teacher":
+                words.append("--teacher TEACHER")
+            elif isinstance(value, tuple):
                 words.append(f"--{option} " + ",".join(f"{part:g}" for part in value))
             else:
                 words.append(f"--{option} {value}")

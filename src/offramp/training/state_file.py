@@ -23,8 +23,6 @@ def save_state(
     optimisers: tuple[OptimiserTensors, ...],
 ) -> None:
     """Replace the file, whole or not at all. Raises OfframpError if it cannot be written."""
-    from safetensors.torch import save_file
-
     tensors = {f"model.{name}": tensor for name, tensor in model.items()}
     for number, optimiser in enumerate(optimisers):
         for parameter, carried in optimiser.items():
@@ -35,14 +33,34 @@ def save_state(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+    write_tensors(path, copies, {"format": kind, "state": json.dumps(state)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Replace the file, whole or not at all. Raises OfframpError if it cannot be written."""
+    from safetensors.torch import save_file
+
     partial = path.with_name(f"{path.name}.part")
     try:
-        save_file(copies, partial, metadata={"format": kind, "state": json.dumps(state)})
+        save_file(tensors, partial, metadata=metadata)
         partial.replace(path)
     except OSError as error:
         raise OfframpError("run", str(path), f"cannot be written ({error.strerror})") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors that `write_tensors` wrote. Raises OfframpError if the file is not one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise OfframpError(
+            "run", str(path), f"is not a readable safetensors file ({error})", "delete it"
+        ) from None
 
 
 def load_state(

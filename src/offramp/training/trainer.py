@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.images import ImageSet
-from offramp.training.alexnet import BranchyAlexNet
 from offramp.training.augment import normalise, training_batches
 from offramp.training.checkpoint import (
     CHECKPOINT_NAME,
@@ -23,14 +22,19 @@ from offramp.training.checkpoint import (
     save_checkpoint,
 )
 from offramp.training.loss import joint_loss, rate_share
+from offramp.training.networks import make_network
 from offramp.training.optimiser import Muon, split_parameters
 from offramp.training.settings import TrainingSettings
 from offramp.training.state_file import optimiser_tensors, restore_optimiser
+from offramp.training.teacher import Answer, epoch_view, fingerprint, taught_answers
+from offramp.training.wide import WideNetwork
 
 Progress = Callable[[str, float, bool], None]
 Optimisers = tuple[torch.optim.Optimizer, ...]
 EVALUATION_BATCH = 1000
 OTHER_WEIGHT_DECAY = 1e-4
+WHITENING_IMAGES = 5000
+"""So many images show the statistics of patches well enough."""
 
 
 def train_model(
@@ -39,6 +43,7 @@ def train_model(
     folder: Path,
     settings: TrainingSettings,
     *,
+    teacher: Checkpoint | None = None,
     resume: bool | None = None,
     progress: Progress = lambda message, share, finished: None,
 ) -> Checkpoint:
@@ -49,6 +54,7 @@ def train_model(
 
     Args:
         train, test: labelled images; `test` is only measured, nothing is chosen by it.
+        teacher: the finished run whose fingerprint `settings.teacher` is; its answers are kept in `folder`.
         resume: True continues the run in `folder` and fails if there is none; False fails if there is
             one; None continues an unfinished one with these settings, or starts. The number of epochs may
             differ from the run's if neither number has had the rates fall yet: the weights so far are the same.
@@ -56,8 +62,10 @@ def train_model(
             just been finished and saved.
 
     Raises:
-        OfframpError: images without labels, or the folder holds a run with other settings.
+        OfframpError: images without labels, a teacher of other classes, or the folder holds a run with
+            other settings.
     """
+    assert settings.teacher == ("" if teacher is None else fingerprint(teacher))
     if train.labels is None or test.labels is None:
         raise OfframpError("data", train.source, "must have labels")
     state = _previous(folder, settings, resume)
@@ -71,11 +79,15 @@ def train_model(
     images, labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
     if state is None:
         classes = int(max(train.labels.max(), test.labels.max())) + 1
-        state = Checkpoint(settings, (), classes, train.source, {}, ())
-    model, optimisers = _start(state, device)
+        record = None if teacher is None else teacher.record
+        state = Checkpoint(settings, (), classes, train.source, {}, (), record)
+    answer = None if teacher is None else _answer(teacher, state.classes, device)
+    model, optimisers = _start(state, images)
     for epoch in range(len(state.log), settings.epochs):
         start_s = time.perf_counter()
-        loss, accuracy = _train_epoch(model, optimisers, images, labels, settings, epoch, progress)
+        taught = None if answer is None else _taught(settings, answer, images, epoch, folder, progress)
+        lesson = Lesson(images, labels, taught)
+        loss, accuracy = _train_epoch(model, optimisers, lesson, settings, epoch, progress)
         measured = measure_accuracy(model, test)
         entry = EpochLog(epoch + 1, loss, accuracy, measured, time.perf_counter() - start_s)
         state = replace(
@@ -89,11 +101,13 @@ def train_model(
     return state
 
 
-def _start(state: Checkpoint, device: torch.device) -> tuple[nn.Module, Optimisers]:
+def _start(state: Checkpoint, images: Tensor) -> tuple[nn.Module, Optimisers]:
     """Network and optimisers as the checkpoint left them, or as the seed makes them if it has no epochs."""
     settings = state.settings
     torch.manual_seed(settings.seed)
-    model = BranchyAlexNet(state.classes).to(device)
+    model = make_network(settings.network, state.classes).to(images.device)
+    if isinstance(model, WideNetwork):
+        model.whiten(normalise(images[:WHITENING_IMAGES]))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     filters, others = split_parameters(model)
     optimisers = (
@@ -107,13 +121,36 @@ def _start(state: Checkpoint, device: torch.device) -> tuple[nn.Module, Optimise
     return model, optimisers
 
 
-def load_model(checkpoint: Checkpoint) -> BranchyAlexNet:
+def _answer(teacher: Checkpoint, classes: int, device: torch.device) -> Answer:
+    if teacher.classes != classes:
+        raise OfframpError("--teacher", teacher.classes, f"must know {classes} classes")
+    model = load_model(teacher).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def answer(x: Tensor) -> Tensor:
+        with autocast(device):
+            logits: Tensor = model(x)[-1]
+        return logits
+
+    return answer
+
+
+def _taught(
+    settings: TrainingSettings, answer: Answer, images: Tensor, epoch: int, folder: Path, progress: Progress
+) -> Tensor:
+    def show(part: float) -> None:
+        line = f"epoch {epoch + 1}/{settings.epochs}  teacher {part:.0%}"
+        progress(line, epoch / settings.epochs, False)
+
+    return taught_answers(settings, answer, images, epoch, folder, show)
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
     """The network of a checkpoint, on the CPU, ready to answer.
 
     Raises:
         OfframpError: the checkpoint's tensors are of another network.
     """
-    model = BranchyAlexNet(checkpoint.classes)
+    model = make_network(checkpoint.settings.network, checkpoint.classes)
     _restore(model, checkpoint)
     return model.eval()
 
@@ -174,25 +211,42 @@ def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> 
     return replace(state, settings=settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What an epoch learns from: uint8 images [n, h, w, 3], labels [n] and, if taught, logits [n, classes]."""
+
+    images: Tensor
+    labels: Tensor
+    taught: Tensor | None
+
+
 def _train_epoch(
     model: nn.Module,
     optimisers: Optimisers,
-    images: Tensor,
-    labels: Tensor,
+    lesson: Lesson,
     settings: TrainingSettings,
     epoch: int,
     progress: Progress,
 ) -> tuple[float, float]:
     """One pass over the images; mean loss and the last exit's accuracy on the way."""
-    steps = max(1, len(images) // settings.batch)
+    count = len(lesson.images)
+    steps = max(1, count // settings.batch)
     batches = training_batches(
-        images, labels, settings.batch, settings.shift, settings.cutout, settings.seed, epoch
+        lesson.images,
+        torch.arange(count, device=lesson.images.device),
+        settings.batch,
+        settings.shift,
+        settings.cutout,
+        settings.seed,
+        epoch,
+        view=None if lesson.taught is None else epoch_view(settings, count, epoch),
     )
     rising, falling = (steps * phase for phase in settings.phases)
     losses: list[float] = []
     right = seen = 0
     model.train()
-    for number, (x, y) in enumerate(batches):
+    for number, (x, rows) in enumerate(batches):
+        y = lesson.labels[rows]
         done = epoch * steps + number
         rate = rate_share(done, steps * settings.epochs, rising, falling)
         for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
@@ -207,6 +261,7 @@ def _train_epoch(
             smoothing=settings.smoothing,
             distillation=settings.distillation,
             temperature=settings.temperature,
+            taught=None if lesson.taught is None else lesson.taught[rows].float(),
         )
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers:
