@@ -71,9 +71,9 @@ class EdgeCore:
         self._interim = interim
         self._policy: Policy | None = None
         self._version = 0
-        self._limits = limits or Limits()
-        self._sessions = Sessions(self._limits)
-        self._queue = WorkQueue(forecast.network.edge_workers, self._limits.fit, forecast.batching())
+        self.limits = limits or Limits()
+        self._sessions = Sessions(self.limits)
+        self._queue = WorkQueue(forecast.network.edge_workers, self.limits.fit, forecast.batching())
         self.draining = False
         self._actions: list[Action] = []
 
@@ -147,9 +147,9 @@ class EdgeCore:
         if session is not None:
             # The same start of the same device comes back before its old connection was seen to break.
             self._cut_off(session, now_s)
-        if len(self._sessions) >= self._limits.devices:
+        if len(self._sessions) >= self.limits.devices:
             return Refused(
-                Refusal.FULL, str(len(self._sessions)), f"at most {self._limits.devices}", "add an edge"
+                Refusal.FULL, str(len(self._sessions)), f"at most {self.limits.devices}", "add an edge"
             )
         return None
 

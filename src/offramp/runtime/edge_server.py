@@ -51,6 +51,8 @@ SLACK_S = 5.0
 """How often to see whether memory is to be given back, as soon as there is nothing to do."""
 OPENING_S = 2.0
 """How long a new stream may take to say who it is."""
+STREAMS = 4
+"""Streams for each connection, on average: a device has one on each."""
 NOBODY = f"did not say who it is within {OPENING_S:g} s"
 SUSPICIOUS = frozenset({Refusal.REPEATED, Refusal.BAD_TENSORS, Refusal.TOO_LARGE, Refusal.CODEC})
 """Refusals of tasks that no honest device is given."""
@@ -74,7 +76,6 @@ class EdgeServer:
         clock: Callable[[], float],
         *,
         max_frame_bytes: int,
-        max_streams: int = 4096,
         workers: int = 1,
         identity: Identity | None = None,
         revoked: RevokedList | None = None,
@@ -96,7 +97,8 @@ class EdgeServer:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
-            options=server_options(max_frame_bytes), maximum_concurrent_rpcs=max_streams
+            options=server_options(max_frame_bytes, core.limits.connections),
+            maximum_concurrent_rpcs=STREAMS * core.limits.connections,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -241,8 +243,8 @@ class EdgeServer:
             self._act()
             self._drop_revoked()
             if self._core.idle and self._clock() > looked_s + SLACK_S:
-                slack.give_back()
                 looked_s = self._clock()
+                slack.give_back(looked_s)
 
     def _drop_revoked(self) -> None:
         """Cut devices off whose certificates have been revoked since they came."""

@@ -12,6 +12,9 @@ from offramp.runtime.edge_job import Work
 from offramp.runtime.forecast import Peer
 from offramp.runtime.protocol import Announce, Hello, Refusal
 
+CONNECTIONS = 2
+"""A device's: one for control, one for tensors."""
+SPARE_DEVICES = 32
 TAKEN = 256
 """Uploads of a session that are remembered, so that one that comes again is known as such."""
 
@@ -28,12 +31,17 @@ class Limits:
         fit: share of a tail's predicted time that must be left before the deadline for it to be started.
     """
 
-    devices: int = 1024
+    devices: int = 512
     queue: int = 256
     queue_per_device: int = 64
     announcements_per_s: float = 500.0
     max_size: int = 64
     fit: float = 0.8
+
+    @property
+    def connections(self) -> int:
+        """Connections at a time, with some room for those that must be told that they are too many."""
+        return CONNECTIONS * (self.devices + SPARE_DEVICES)
 
 
 @dataclass(slots=True)

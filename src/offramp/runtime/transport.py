@@ -40,7 +40,7 @@ _PINGS: Options = [
 ]
 
 
-def server_options(max_frame_bytes: int) -> Options:
+def server_options(max_frame_bytes: int, max_connections: int) -> Options:
     """For an edge whose frames take at most so many bytes."""
     return [
         *_PINGS,
@@ -48,6 +48,7 @@ def server_options(max_frame_bytes: int) -> Options:
         # Who connects and says nothing must not hold the place of one who would.
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_receive_message_length", max(max_frame_bytes, CONTROL_BYTES)),
         ("grpc.max_send_message_length", -1),
     ]
