@@ -19,6 +19,7 @@ from offramp.runtime.protocol import (
     VERSION,
     Announce,
     Attach,
+    Begun,
     Bye,
     CodedUpload,
     Hello,
@@ -58,6 +59,7 @@ def honest(model_sha256: str, specs: tuple[TensorSpec, ...]) -> list[Message]:
         Attach(bytes(16)),
         Upload(0, 1, 0, 1, 1.0, wires_of(arrays)),
         CodedUpload(0, 1, 0, 1, 1.0, "zstd", memoryview(bytes(200))),
+        Begun(1.0, 1.0, 0.0, Upload(1, 1, 0, 1, 1.0, wires_of(arrays))),
         Probe(bytes(1500)),
     ]
 

@@ -101,6 +101,11 @@ class Observation:
         )
         return Timeline(device_start_s, send_s, edge_start_s, finish_s)
 
+    def timeline_of(self, row: int) -> tuple[float, ...]:
+        """The predicted instants of one option, in the order of `Timeline`."""
+        # An instant that is the same for all options is given once.
+        return tuple(float(each[row] if np.ndim(each) else each) for each in self.timeline())
+
     def network_arrivals(self) -> NetworkArrivals:
         """Predicted instants of every option up to the edge, under `network`: see `equations.network_arrival`."""
         arrivals: NetworkArrivals = self._known.get("arrivals") or self._network_arrivals()

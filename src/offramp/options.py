@@ -205,6 +205,10 @@ class OptionTable:
             )
         return row
 
+    def offers(self, decision: Decision) -> bool:
+        """Whether a decision is one of the options."""
+        return decision in self._rows
+
     def decision(self, row: int) -> Decision:
         """The decision for a row."""
         return Decision(int(self.exit[row]), int(self.cut[row]), str(self.codec[row]))

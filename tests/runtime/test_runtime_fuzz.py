@@ -24,6 +24,7 @@ from offramp.runtime.protocol import (
     VERSION,
     Announce,
     Answer,
+    Begun,
     Bye,
     CodedUpload,
     Declined,
@@ -32,9 +33,11 @@ from offramp.runtime.protocol import (
     Message,
     Ping,
     ProtocolError,
+    Reconsider,
     Refusal,
     Refused,
     Sending,
+    Standing,
     Upload,
     Verdict,
     Withdraw,
@@ -69,15 +72,30 @@ verdicts = st.builds(
     finish_s=signed,
     bandwidth_bytes_per_s=st.floats(1e-3, 1e12),
 )
+budgets = st.sampled_from([0.2, 0.8])
+standings = st.builds(
+    Standing,
+    size=st.integers(1, 3),
+    budget_s=budgets,
+    exit=st.integers(1, 5),
+    cut=st.integers(0, 12),
+    codec=st.sampled_from([UNCODED, UNCODED, UNCODED, "fp16"]),
+    send_s=seconds,
+    edge_start_s=seconds,
+    finish_s=st.floats(0, 0.3),
+    bandwidth_bytes_per_s=st.floats(1e-3, 1e12),
+)
 told = st.one_of(
     verdicts,
+    standings,
+    st.just(Reconsider()),
     st.builds(Answer, sequence=few, logits=st.builds(lambda: LOGITS), waited_s=seconds, computed_s=seconds),
     st.builds(Declined, sequence=few, reason=reasons),
 )
 happenings = st.sampled_from(
     ["up", "silent", "lost", "closing", "tick", "worked", "failed", "carried", "probed"]
 )
-tasks = st.tuples(st.integers(1, 10), st.floats(1e-3, 1.0))
+tasks = st.one_of(st.tuples(st.integers(1, 10), st.floats(1e-3, 1.0)), st.tuples(st.integers(1, 3), budgets))
 
 
 class Device:
@@ -104,6 +122,12 @@ class Device:
                 message = decode_to_device(encode(event))
                 assert isinstance(message, Verdict)
                 core.verdict(message, now_s)
+            case Standing():
+                standing = decode_to_device(encode(event))
+                assert isinstance(standing, Standing)
+                core.standing(standing)
+            case Reconsider():
+                core.reconsider()
             case Answer():
                 answer = decode_to_uploader(encode(event))
                 assert isinstance(answer, Answer)
@@ -236,6 +260,10 @@ uploads = st.one_of(
         payload=st.builds(lambda: memoryview(b"xx")),
     ),
 )
+begins = st.builds(
+    Begun, budget_s=seconds, slowdown=st.floats(1e-3, 1e6), margin=st.floats(0, 1), upload=uploads
+)
+HAPPENS = ("gone", "tick", "worked", "failed", "asks", "sends", "begins")
 
 
 class Edge:
@@ -256,7 +284,10 @@ class Edge:
         self.now_s = 0.0
         self.tokens: dict[str, bytes] = {}
         self.open: set[bytes] = set()
-        self.running: list[edge_job.Work] = []
+        self.running: list[edge_job.Batch] = []
+        self.numbers: Counter[bytes] = Counter()
+        self.verdicts: dict[bytes, Verdict] = {}
+        self.standing: dict[bytes, Standing] = {}
         self.answers: Counter[tuple[bytes, int]] = Counter()
 
     def step(self, device: str, event: object) -> None:
@@ -264,19 +295,44 @@ class Edge:
         core, token = self.core, self.tokens.get(device, b"nobody knows it!")
         match event:
             case "gone":
+                self.standing.pop(token, None)
                 core.gone(token, self.now_s)
             case "tick":
                 core.tick(self.now_s)
             case "worked" | "failed" if self.running:
-                logits = Refusal.INTERNAL if event == "failed" else ("x", np.zeros((1, 2), np.float32))
-                core.computed(self.running.pop(), logits, self.now_s, 0.01)
+                batch = self.running.pop()
+                made = Refusal.INTERNAL if event == "failed" else ("x", np.zeros((1, 2), np.float32))
+                core.computed(batch, [made] * len(batch.works), self.now_s, 0.01)
+            case "asks" | "sends" | "begins" if token in self.open:
+                self.honest(token, event)
             case Upload() | CodedUpload():
                 message = decode_from_uploader(encode(event))
                 assert isinstance(message, Upload | CodedUpload)
                 core.upload(token, message, self.now_s)
+            case Begun():
+                begun = decode_from_uploader(encode(event))
+                assert isinstance(begun, Begun)
+                core.begun(token, begun, self.now_s)
             case Message() if token in self.open or isinstance(event, Hello):
                 self.say(token, decode_from_device(encode(event)))
         self.act()
+
+    def honest(self, token: bytes, event: object) -> None:
+        """What a device does that announces a task, has it decided and uploads it, or goes by what stands."""
+        verdict, standing = self.verdicts.get(token), self.standing.get(token)
+        wire = wire_of("x", np.zeros((2, 2), np.float32))
+        if event == "sends" and verdict is not None and verdict.exit > 0:
+            place = verdict.sequence, verdict.exit, verdict.cut
+            self.core.upload(token, Upload(*place, 2, 0.5, (wire,)), self.now_s)
+        elif event == "begins" and standing is not None:
+            self.numbers[token] += 1
+            place = self.numbers[token], standing.exit, standing.cut
+            upload = Upload(*place, 2, standing.budget_s, (wire,))
+            self.core.begun(token, Begun(standing.budget_s, 1.0, 0.0, upload), self.now_s)
+        elif event == "asks":
+            self.numbers[token] += 1
+            asks = Announce(self.numbers[token], 2, 1.0, 1.0, 0, 0.0, 0.0, 1.0, 0.0, 0.0)
+            self.core.control(token, asks, self.now_s)
 
     def say(self, token: bytes, message: FromDevice) -> None:
         """On a control stream: its first message must be a hello, and no other one may be."""
@@ -295,9 +351,12 @@ class Edge:
         """Do what is asked for."""
         for action in self.core.take():
             match action:
-                case edge_job.Run(work, crossed):
-                    assert isinstance(crossed, Coded) or crossed["x"].shape == (work.size, 2)
-                    self.running.append(work)
+                case edge_job.Run(batch, crossed):
+                    for work, each in zip(batch.works, crossed, strict=True):
+                        assert isinstance(each, Coded) or each["x"].shape == (work.size, 2)
+                    self.running.append(batch)
+                case edge_job.Foresee():
+                    self.core.foresee(action, self.now_s)
                 case edge_job.Reply(session, message):
                     assert session in self.open
                     decode_to_uploader(encode(message))
@@ -305,8 +364,10 @@ class Edge:
                         self.answers[session, message.sequence] += 1
                 case edge_job.Say(session, message):
                     decode_to_device(encode(message))
+                    self.hear(session, message)
                 case edge_job.Hang(session):
                     self.open.discard(session)
+                    self.standing.pop(session, None)
                     self.core.gone(session, self.now_s)
                 case edge_job.Remake(version):
                     self.core.policy_made(version, EdgeOnly())
@@ -314,6 +375,19 @@ class Edge:
         assert self.core.waiting <= self.limits.queue
         assert len(self.running) <= 1
         assert all(times == 1 for times in self.answers.values())
+        assert len(self.standing) <= 1, "decisions stand for who is alone at work"
+        counts = self.core.counts
+        assert counts.announced == counts.decided + sum(counts.turned_away.values())
+
+    def hear(self, session: bytes, message: Message) -> None:
+        """What an honest device remembers of what it is told."""
+        match message:
+            case Verdict():
+                self.verdicts[session] = message
+            case Standing():
+                self.standing[session] = message
+            case Reconsider():
+                self.standing.pop(session, None)
 
 
 @settings(max_examples=150)
@@ -322,7 +396,7 @@ class Edge:
         st.tuples(
             moments,
             names,
-            st.one_of(hellos, controls, uploads, st.sampled_from(["gone", "tick", "worked", "failed"])),
+            st.one_of(hellos, controls, uploads, begins, st.sampled_from(HAPPENS)),
         ),
         max_size=50,
     )

@@ -80,6 +80,8 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
             fields[name] = st.lists(tensors, max_size=3).map(tuple)
         elif name == "codecs":
             fields[name] = st.lists(plain[protocol.CodecName], max_size=3).map(tuple)
+        elif name == "upload":
+            fields[name] = st.one_of(messages(protocol.Upload), messages(protocol.CodedUpload))
         elif name == "reason":
             fields[name] = st.sampled_from(list(protocol.Refusal))
         else:

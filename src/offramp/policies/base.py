@@ -64,6 +64,13 @@ class Live(Protocol):
 
 
 @runtime_checkable
+class Varying(Protocol):
+    """A policy that may decide otherwise when it observes the same again; `varies` is why."""
+
+    varies: str
+
+
+@runtime_checkable
 class Substituted(Protocol):
     """A policy that may hand its decisions to another; `notice` says why it has, and is None if it has not."""
 

@@ -18,6 +18,8 @@ class Random:
         rng: where it draws from.
     """
 
+    varies = "it draws"
+
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
 

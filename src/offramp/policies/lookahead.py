@@ -45,6 +45,8 @@ class Lookahead:
     repeat; `go_live` also stops at a clock, for the runtime.
     """
 
+    varies = "it meets other futures"
+
     def __init__(self, context: Context, traffic: Traffic | None) -> None:
         from offramp.policies.planning import future_kernels, network_kernels
 

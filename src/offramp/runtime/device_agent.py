@@ -36,7 +36,9 @@ from offramp.runtime.protocol import (
     Pong,
     Probe,
     ProtocolError,
+    Reconsider,
     Refused,
+    Standing,
     ToDevice,
     ToUploader,
     Upload,
@@ -205,6 +207,10 @@ class DeviceAgent:
             case Verdict():
                 self.core.verdict(message, self._clock())
                 self._act()
+            case Standing():
+                self.core.standing(message)
+            case Reconsider():
+                self.core.reconsider()
             case Closing():
                 self.core.edge_closing()
             case Welcome() | Refused() | Pong():
@@ -289,7 +295,8 @@ class DeviceAgent:
         upload = self._upload(action)
         crossed_s = self._link.carry(now_s, len(encode(upload)))
         there_s = crossed_s + self._link.delay_s
-        frame = encode(msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s)))
+        upload = msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s))
+        frame = encode(upload if action.unasked is None else action.unasked.begun(upload))
         self.core.sending(len(frame))
         self._hand_over(frame, crossed_s, lambda: self._carried(action.sequence))
 

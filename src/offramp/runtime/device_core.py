@@ -23,6 +23,7 @@ from offramp.runtime.device_job import (
     Say,
     SendProbe,
     Stage,
+    Unasked,
 )
 from offramp.runtime.device_queue import DeviceQueue
 from offramp.runtime.margin import Margin
@@ -36,6 +37,7 @@ from offramp.runtime.protocol import (
     Message,
     Refusal,
     Sending,
+    Standing,
     Verdict,
     Withdraw,
     fits,
@@ -50,6 +52,8 @@ OVERDUE = 0.25
 LEAST_OVERDUE_S = 0.02
 BUSY_S = 5.0
 """How long after its last task a device still probes its link."""
+MOST_STANDING = 256
+"""Kinds of tasks for which the edge may let decisions stand."""
 LAST_CALL_S = 3.0
 """How long after its deadline a device still waits for an answer that only counts as late."""
 
@@ -108,6 +112,10 @@ class DeviceCore:
             if not self._finish_alone(job, now_s):
                 self._end(job, End.REJECTED, "no-edge", now_s)
             return
+        standing = self.edge.standing.get((task.size, task.budget_s))
+        if standing is not None and self._stands(job, standing, now_s):
+            self._begin_unasked(job, standing, now_s)
+            return
         device_free_s, link_free_s = self._queue.backlog(now_s)
         job.announced_s = now_s
         job.check_s = now_s + max(LEAST_PATIENCE_S, PATIENCE * task.budget_s)
@@ -126,6 +134,36 @@ class DeviceCore:
             )
         )
 
+    def standing(self, standing: Standing) -> None:
+        """What the edge would decide of a task that finds everything idle."""
+        if len(self.edge.standing) == MOST_STANDING:
+            self.edge.standing.clear()
+        self.edge.standing[standing.size, standing.budget_s] = standing
+
+    def reconsider(self) -> None:
+        """Every task is to be announced again."""
+        self.edge.standing.clear()
+
+    def _stands(self, job: Job, standing: Standing, now_s: float) -> bool:
+        """Whether a new task meets the situation that its standing decision is for."""
+        nothing_else = len(self._jobs) == 1 and self._queue.computing is None and not self._probing
+        decision = Decision(standing.exit, standing.cut, standing.codec)
+        in_time = on_time(now_s + standing.finish_s, job.task.deadline_s)
+        return nothing_else and in_time and job.options.offers(decision)
+
+    def _begin_unasked(self, job: Job, standing: Standing, now_s: float) -> None:
+        self._own.bandwidth_bytes_per_s = standing.bandwidth_bytes_per_s
+        job.decided = Decision(standing.exit, standing.cut, standing.codec)
+        job.unasked = Unasked(job.task.budget_s, self._own.slowdown, self._margin.share)
+        self._go_by(
+            job,
+            job.options.row_of(job.decided),
+            Instants(
+                now_s, now_s + standing.send_s, now_s + standing.edge_start_s, now_s + standing.finish_s
+            ),
+            now_s,
+        )
+
     def verdict(self, verdict: Verdict, now_s: float) -> None:
         """The edge has decided a task."""
         self.edge.verdicts += 1
@@ -142,21 +180,26 @@ class DeviceCore:
                 self._end(job, End.REJECTED, str(reason), now_s)
             return
         arrival_s = job.task.arrival_s
-        job.decision = job.decided
-        try:
-            row = job.options.row_of(job.decision)
-        except ValueError:
+        if not job.options.offers(job.decided):
+            job.decision = job.decided
             self._end(job, End.FAILED, "no-such-option", now_s)
             return
+        row = job.options.row_of(job.decided)
+        predicted = Instants(
+            arrival_s + verdict.device_start_s,
+            arrival_s + verdict.send_s,
+            None if job.options.local[row] else arrival_s + verdict.edge_start_s,
+            arrival_s + verdict.finish_s,
+        )
+        self._go_by(job, row, predicted, now_s)
+
+    def _go_by(self, job: Job, row: int, predicted: Instants, now_s: float) -> None:
+        """Do with a task what has been decided."""
+        job.decision = job.options.decision(row)
         job.head_s = float(job.options.head_s[row])
         job.upload_s = float(self._own.options(job.task.size).upload_s[row])
         job.local = bool(job.options.local[row])
-        job.predicted = Instants(
-            arrival_s + verdict.device_start_s,
-            arrival_s + verdict.send_s,
-            None if job.local else arrival_s + verdict.edge_start_s,
-            arrival_s + verdict.finish_s,
-        )
+        job.predicted = predicted
         self._enqueue(job, now_s)
 
     def _enqueue(self, job: Job, now_s: float) -> None:
@@ -228,7 +271,15 @@ class DeviceCore:
             self._queue.uploading, self._queue.link_until_s = job, now_s + job.upload_s
             task, decision = job.task, job.decision
             self._actions.append(
-                Carry(job.sequence, decision.exit, decision.cut, task.size, task.deadline_s, decision.codec)
+                Carry(
+                    job.sequence,
+                    decision.exit,
+                    decision.cut,
+                    task.size,
+                    task.deadline_s,
+                    decision.codec,
+                    job.unasked,
+                )
             )
 
     def sending(self, size_bytes: int) -> None:
@@ -353,6 +404,7 @@ class DeviceCore:
 
     def edge_closing(self) -> None:
         """The edge takes no new tasks: decide alone, but wait for what it has taken."""
+        self.reconsider()
         self.edge.closing = True
 
     def edge_lost(self, now_s: float) -> None:

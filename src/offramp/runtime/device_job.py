@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from offramp.options import OptionTable
 from offramp.runtime.device_alone import Alone, Claim
 from offramp.runtime.outcomes import End, Instants, TaskRecord
-from offramp.runtime.protocol import Message
+from offramp.runtime.protocol import Begun, CodedUpload, Message, Standing, Upload
 from offramp.task import DROP, UNCODED, Decision, Task
 
 
@@ -50,7 +50,10 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """Upload what crosses at the cut; call `sending` with the frame's bytes, then `carried`."""
+    """Upload what crosses at the cut; call `sending` with the frame's bytes, then `carried`.
+
+    `unasked`: what goes with it because the task was not announced.
+    """
 
     sequence: int
     exit: int
@@ -58,6 +61,20 @@ class Carry:
     size: int
     deadline_s: float
     codec: str = UNCODED
+    unasked: Unasked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """What an edge is to know of a task beside its upload, if it was not announced: see `protocol.Begun`."""
+
+    budget_s: float
+    slowdown: float
+    margin: float
+
+    def begun(self, upload: Upload | CodedUpload) -> Begun:
+        """Both in one message."""
+        return Begun(self.budget_s, self.slowdown, self.margin, upload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,7 @@ class Job:
     upload_s: float = 0.0
     local: bool = False  # nothing more is expected of the edge
     fallback: bool = False
+    unasked: Unasked | None = None
     kept: Decision | None = None  # exit and cut of the tensors at hand
     announced_s: float = math.nan
     check_s: float = math.inf
@@ -184,3 +202,4 @@ class EdgeView:
     closing: bool = False
     verdicts: int = 0
     round_trip_s: float = 0.0
+    standing: dict[tuple[int, float], Standing] = field(default_factory=dict)

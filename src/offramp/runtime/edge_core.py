@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from offramp.edge_queue import EdgeQueue
 from offramp.model.tensors import Array, TensorSpec
 from offramp.observation import Observation
 from offramp.policies import Policy
 from offramp.policies.greedy import EdgeOnly
 from offramp.runtime.client_protocol import Offer, Served
-from offramp.runtime.edge_job import Action, Batch, Counts, Hang, Remake, Reply, Run, Say, Work
+from offramp.runtime.edge_job import Action, Batch, Counts, Foresee, Hang, Remake, Reply, Run, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
 from offramp.runtime.forecast import Forecast, RunningSpeed
+from offramp.runtime.foresight import Foresight
 from offramp.runtime.processor import Coded, Crossed
 from offramp.runtime.protocol import (
     VERSION,
     Announce,
     Answer,
+    Begun,
     Bye,
     Closing,
     CodedUpload,
@@ -73,6 +73,7 @@ class EdgeCore:
         self._version = 0
         self.limits = limits or Limits()
         self._sessions = Sessions(self.limits)
+        self._foresight = Foresight(forecast)
         self._queue = WorkQueue(forecast.network.edge_workers, self.limits.fit, forecast.batching())
         self.draining = False
         self._actions: list[Action] = []
@@ -109,49 +110,20 @@ class EdgeCore:
 
     def hello(self, hello: Hello, now_s: float) -> bytes | Refused:
         """Open a session; its token, or why not."""
-        refused = self._refuse(hello, now_s)
+        codecs = self._forecast.codecs
+        refused = self._sessions.refuse(hello, self._model_sha256, codecs, draining=self.draining)
         if refused is not None:
             return refused
+        before = self._sessions.of(hello.device)
+        if before is not None:
+            # The same start of the same device comes back before its old connection was seen to break.
+            self._cut_off(before, now_s)
         token = self._sessions.open(hello, self._forecast.join(hello), now_s).token
         self._remake()
         gain = self._forecast.gain
         welcome = Welcome(VERSION, token, self._policy_name, gain.accuracy_weight, gain.accuracy_slope)
         self._actions.append(Say(token, welcome))
         return token
-
-    def _refuse(self, hello: Hello, now_s: float) -> Refused | None:
-        if hello.version != VERSION:
-            return Refused(Refusal.VERSION, str(hello.version), f"must be {VERSION}", "install one release")
-        if hello.model_sha256 != self._model_sha256:
-            return Refused(
-                Refusal.MODEL,
-                hello.model_sha256[:12],
-                f"the edge serves {self._model_sha256[:12]}",
-                "give both the same --bundle",
-            )
-        unknown = sorted(self._forecast.codecs.difference(hello.codecs))
-        if unknown:
-            return Refused(
-                Refusal.CODEC,
-                ", ".join(unknown),
-                f"the device knows {', '.join(hello.codecs) or 'none'}",
-                "install offramp[compress] and the same bundle there, or give the edge other --codecs",
-            )
-        if self.draining:
-            return Refused(Refusal.DRAINING, hello.device, "the edge is stopping", "try again later")
-        session = self._sessions.of(hello.device)
-        if session is not None and session.epoch != hello.epoch:
-            return Refused(
-                Refusal.ID_IN_USE, hello.device, "connected already", "give each device its own --id"
-            )
-        if session is not None:
-            # The same start of the same device comes back before its old connection was seen to break.
-            self._cut_off(session, now_s)
-        if len(self._sessions) >= self.limits.devices:
-            return Refused(
-                Refusal.FULL, str(len(self._sessions)), f"at most {self.limits.devices}", "add an edge"
-            )
-        return None
 
     def control(self, token: bytes, message: FromDevice, now_s: float) -> None:
         """A message of an open session. Raises ProtocolError if it is out of turn."""
@@ -176,6 +148,8 @@ class EdgeCore:
                 raise ProtocolError("hello: the session is open already")
 
     def _announce(self, session: Session, announce: Announce, now_s: float) -> None:
+        self._tell(self._foresight.at_work(session.token, now_s))
+        calm = self.idle and announce.device_free_in_s == 0 and announce.link_free_in_s == 0
         observation = self._forecast.observe(session.peer, announce, self._queued(now_s), now_s)
         decided = self._decide(session, announce, observation)
         if isinstance(decided, Refusal):
@@ -185,6 +159,33 @@ class EdgeCore:
             verdict = self._accept(session, announce, observation, decided)
         session.peer.verdicts += 1
         self._actions.append(Say(session.token, verdict))
+        if calm and isinstance(decided, Decision):
+            kind = announce.size, announce.budget_s
+            self._settle(session, kind, observation, decided, now_s)
+
+    def _settle(
+        self,
+        session: Session,
+        kind: tuple[int, float],
+        observation: Observation,
+        decision: Decision,
+        now_s: float,
+    ) -> None:
+        self._tell(self._foresight.settle(session, kind, observation, self._policy, decision, now_s))
+
+    def _tell(self, says: Sequence[Say]) -> None:
+        self._actions.extend(say for say in says if say.session in self._sessions)
+
+    def foresee(self, asked: Foresee, now_s: float) -> None:
+        """Decide a device's next task of a kind before it comes, unless there is something else to do by now."""
+        session = self._sessions.get(asked.session)
+        if session is None or self._policy is None or self.draining or not self.idle:
+            return
+        observation = self._forecast.foresee(
+            session.peer, asked.size, asked.budget_s, self._queued(now_s), now_s
+        )
+        decision = self._policy.decide(observation)
+        self._settle(session, (asked.size, asked.budget_s), observation, decision, now_s)
 
     def _queued(self, now_s: float) -> EdgeQueue:
         expected = (work for each in self._sessions for work in each.expected.values())
@@ -203,22 +204,22 @@ class EdgeCore:
             if decision.exit > 0 and decision.cut > 0 and isinstance(task, Offer):
                 decision = EdgeOnly().decide(observation)  # nobody could compute its first layers
             if decision.exit > 0:
-                self.counts.decided += 1
-                self.counts.chosen[decision] = self.counts.chosen.get(decision, 0) + 1
+                self._count(decision)
                 return decision
             reason = Refusal.POLICY
         self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
         return reason
+
+    def _count(self, decision: Decision) -> None:
+        self.counts.decided += 1
+        self.counts.chosen[decision] = self.counts.chosen.get(decision, 0) + 1
 
     def _accept(
         self, session: Session, announce: Announce, observation: Observation, decision: Decision
     ) -> Verdict:
         options, task = observation.options, observation.task
         row = options.row_of(decision)
-        timeline = observation.timeline()
-        # An instant that is the same for all options is given once.
-        instants = (each[row] if np.ndim(each) else each for each in timeline)
-        predicted = [fits(float(instant_s) - task.arrival_s) for instant_s in instants]
+        predicted = [fits(instant_s - task.arrival_s) for instant_s in observation.timeline_of(row)]
         self._forecast.commit(session.peer, observation, decision)
         if not options.local[row]:
             _, _, _, arrival_s = observation.network_arrivals()
@@ -239,6 +240,8 @@ class EdgeCore:
         session = self._sessions.get(token)
         if session is not None:
             session.peer.link.arrives(now_s)
+            session.peer.link.believe(now_s)
+            self._tell(self._foresight.check(session))
 
     def upload(self, token: bytes, upload: Upload | CodedUpload, now_s: float) -> None:
         """Tensors of a decided task have come. What is coded is decoded by a worker, as part of its work."""
@@ -251,14 +254,48 @@ class EdgeCore:
         if work is None or (work.decision.exit, work.decision.cut, work.size) != sent:
             self._decline(token, upload.sequence, _why_not_expected(session, work, upload))
             return
-        codec = upload.codec if isinstance(upload, CodedUpload) else UNCODED
-        if codec != work.decision.codec:
+        if _codec_of(upload) != work.decision.codec:
             self._decline(token, upload.sequence, Refusal.CODEC)
             return
         del session.expected[upload.sequence]
+        self._take_in(session, work, upload, now_s)
+
+    def begun(self, token: bytes, begun: Begun, now_s: float) -> None:
+        """Tensors have come of a task that was not announced, since its device went by what stood."""
+        session = self._sessions.get(token)
+        if session is None:
+            return
+        upload = begun.upload
+        session.peer.link.arrives(now_s)
+        session.peer.acts(begun, now_s)
+        self._sessions.heard(session, now_s)
+        self._tell(self._foresight.at_work(token, now_s))
+        self.counts.announced += 1
+        own = self._queue.waiting_of(token) + len(session.expected)
+        reason = self._sessions.turn_away(session, upload, own, self._queue.waiting)
+        decision = Decision(upload.exit, upload.cut, _codec_of(upload))
+        if reason is None and decision not in session.stood:
+            reason = Refusal.UNKNOWN_TASK
+        reason = Refusal.DRAINING if self.draining else reason
+        if reason is not None:
+            self.counts.turned_away[reason] = self.counts.turned_away.get(reason, 0) + 1
+            self._reply(token, Declined(upload.sequence, reason))
+            return
+        self._count(decision)
+        self.counts.unasked += 1
+        tail_s = self._forecast.tail_s(decision, upload.size)
+        deadline_s = now_s + upload.remaining_s
+        work = Work(token, upload.sequence, decision, upload.size, tail_s, now_s, deadline_s)
+        work.unasked_s = begun.budget_s
+        self._take_in(session, work, upload, now_s)
+
+    def _take_in(self, session: Session, work: Work, upload: Upload | CodedUpload, now_s: float) -> None:
+        """What a task's device has sent is here: let it wait for a worker."""
+        token = session.token
         session.taken.append(upload.sequence)
+        session.last_here = max(session.last_here, upload.sequence)
         if isinstance(upload, CodedUpload):
-            work.crossed = Coded(codec, upload.payload, work.size)
+            work.crossed = Coded(upload.codec, upload.payload, work.size)
         else:
             specs = self._boundary(work.decision.exit, work.decision.cut)
             try:
@@ -276,6 +313,7 @@ class EdgeCore:
         if session is None:
             return
         self._sessions.heard(session, now_s)
+        self._tell(self._foresight.at_work(token, now_s))
         observation = self._forecast.observe_offer(session.peer, offer, self._queued(now_s), now_s)
         decided = self._decide(session, offer, observation)
         if isinstance(decided, Refusal):
@@ -318,6 +356,8 @@ class EdgeCore:
                 self._reply(work.session, Served(work.sequence, work.decision.exit, *answer))
             else:
                 self._reply(work.session, Answer(work.sequence, *answer))
+            if work.unasked_s is not None:
+                self._actions.append(Foresee(work.session, work.size, work.unasked_s))
         if not any(isinstance(logits, Refusal) for logits in made):
             self._forecast.computed(self._forecast.batch_s(batch.tasks), computed_s)
         self._start(now_s)
@@ -373,6 +413,7 @@ class EdgeCore:
     def _remake(self) -> None:
         self._version += 1
         self._policy = None
+        self._tell(self._foresight.withdraw())
         system = self._forecast.system
         if system is not None:
             self._actions.append(Remake(self._version, system))
@@ -383,6 +424,10 @@ def _handed_over(work: Work) -> Crossed:
     crossed, work.crossed = work.crossed, None
     assert crossed is not None
     return crossed
+
+
+def _codec_of(upload: Upload | CodedUpload) -> str:
+    return upload.codec if isinstance(upload, CodedUpload) else UNCODED
 
 
 def _why_not_expected(session: Session, work: Work | None, upload: Upload | CodedUpload) -> Refusal:

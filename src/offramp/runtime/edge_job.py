@@ -50,12 +50,24 @@ class Remake:
     system: System
 
 
-Action = Say | Reply | Run | Hang | Remake
+@dataclass(frozen=True, slots=True)
+class Foresee:
+    """Call `EdgeCore.foresee` a moment later, when what is asked for now has been done."""
+
+    session: bytes
+    size: int
+    budget_s: float
+
+
+Action = Say | Reply | Run | Hang | Remake | Foresee
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A decided task, from the verdict until the edge has no more part in it. Instants on the edge's clock."""
+    """A decided task, from the verdict until the edge has no more part in it. Instants on the edge's clock.
+
+    `unasked_s`: its budget, if its device went by what stood.
+    """
 
     session: bytes
     sequence: int
@@ -66,6 +78,7 @@ class Work:
     deadline_s: float
     crossed: Crossed | None = None
     offered: bool = False
+    unasked_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,10 +97,14 @@ class Batch:
 
 @dataclass(slots=True)
 class Counts:
-    """What the edge has done so far; `runs` is less than `answered` where tasks were run together."""
+    """What the edge has done so far; `runs` is less than `answered` where tasks were run together.
+
+    `unasked`: those of the decided tasks whose devices went by what stood.
+    """
 
     announced: int = 0
     decided: int = 0
+    unasked: int = 0
     turned_away: dict[Refusal, int] = field(default_factory=dict)
     chosen: dict[Decision, int] = field(default_factory=dict)
     answered: int = 0

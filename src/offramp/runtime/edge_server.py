@@ -24,6 +24,7 @@ from offramp.runtime.memory import Slack
 from offramp.runtime.processor import Answered, Processor, Tails
 from offramp.runtime.protocol import (
     Attach,
+    Begun,
     Declined,
     Hello,
     Message,
@@ -47,6 +48,8 @@ AT_ONCE_S = 0.0003
 """What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
 ALONE_AT_ONCE_S = 0.002
 """The same for a lone worker: what comes in can wait so long, and the worker waits for nobody between two tasks."""
+FORESEE_S = 0.002
+"""How long after an answer the next task of its kind is decided: the answer must have left by then."""
 SLACK_S = 5.0
 """How often to see whether memory is to be given back, as soon as there is nothing to do."""
 OPENING_S = 2.0
@@ -232,7 +235,10 @@ class EdgeServer:
             if isinstance(message, Probe):
                 self._core.probe(token, self._clock())
                 continue
-            self._core.upload(token, message, self._clock())
+            if isinstance(message, Begun):
+                self._core.begun(token, message, self._clock())
+            else:
+                self._core.upload(token, message, self._clock())
             self._act()
 
     async def _tick(self) -> None:
@@ -282,6 +288,12 @@ class EdgeServer:
                 self._spawn(self._remake(version, system))
             case edge_job.Hang(session):
                 self._hang(session)
+            case edge_job.Foresee():
+                asyncio.get_running_loop().call_later(FORESEE_S, self._foresee, action)
+
+    def _foresee(self, asked: edge_job.Foresee) -> None:
+        self._core.foresee(asked, self._clock())
+        self._act()
 
     def _put(self, session: bytes, message: Message, *, to_tensors: bool) -> None:
         streams = self._streams.get(session)

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from offramp.runtime.client_protocol import Offer
 from offramp.runtime.edge_job import Work
 from offramp.runtime.forecast import Peer
-from offramp.runtime.protocol import Announce, Hello, Refusal
+from offramp.runtime.protocol import (
+    VERSION,
+    Announce,
+    CodedUpload,
+    Hello,
+    Refusal,
+    Refused,
+    Upload,
+)
+from offramp.task import Decision
 
 CONNECTIONS = 2
 """A device's: one for control, one for tensors."""
@@ -53,9 +62,11 @@ class Session:
     peer: Peer
     heard_s: float
     allowance: float
-    last: int = -1  # greatest sequence announced
+    last: int = -1  # greatest sequence announced or begun
+    last_here: int = -1  # greatest sequence whose upload has come
     expected: dict[int, Work] = field(default_factory=dict)
     taken: deque[int] = field(default_factory=lambda: deque(maxlen=TAKEN))
+    stood: set[Decision] = field(default_factory=set)  # what the device was let do without asking
 
 
 class Sessions:
@@ -64,7 +75,7 @@ class Sessions:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._open: dict[bytes, Session] = {}
-        self._last: dict[str, tuple[int, int]] = {}
+        self._last: dict[str, tuple[int, int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -84,12 +95,45 @@ class Sessions:
         """The open session of a device."""
         return next((session for session in self._open.values() if session.peer.name == device), None)
 
+    def refuse(
+        self, hello: Hello, model_sha256: str, codecs: frozenset[str], *, draining: bool
+    ) -> Refused | None:
+        """Why a device is not let in by an edge that serves this model and may decide on these codecs."""
+        if hello.version != VERSION:
+            return Refused(Refusal.VERSION, str(hello.version), f"must be {VERSION}", "install one release")
+        if hello.model_sha256 != model_sha256:
+            return Refused(
+                Refusal.MODEL,
+                hello.model_sha256[:12],
+                f"the edge serves {model_sha256[:12]}",
+                "give both the same --bundle",
+            )
+        unknown = sorted(codecs.difference(hello.codecs))
+        if unknown:
+            return Refused(
+                Refusal.CODEC,
+                ", ".join(unknown),
+                f"the device knows {', '.join(hello.codecs) or 'none'}",
+                "install offramp[compress] and the same bundle there, or give the edge other --codecs",
+            )
+        if draining:
+            return Refused(Refusal.DRAINING, hello.device, "the edge is stopping", "try again later")
+        session = self.of(hello.device)
+        if session is not None and session.epoch != hello.epoch:
+            return Refused(
+                Refusal.ID_IN_USE, hello.device, "connected already", "give each device its own --id"
+            )
+        # The same start of the same device takes its own place.
+        if session is None and len(self) >= self._limits.devices:
+            return Refused(Refusal.FULL, str(len(self)), f"at most {self._limits.devices}", "add an edge")
+        return None
+
     def open(self, hello: Hello, peer: Peer, now_s: float) -> Session:
         """A new session; it goes on counting where the same start of the device left off."""
         session = Session(secrets.token_bytes(16), hello.epoch, peer, now_s, self._limits.announcements_per_s)
-        epoch, last = self._last.get(hello.device, (hello.epoch, -1))
+        epoch, last, last_here = self._last.get(hello.device, (hello.epoch, -1, -1))
         if epoch == hello.epoch:
-            session.last = last
+            session.last, session.last_here = last, last_here
         self._open[session.token] = session
         return session
 
@@ -98,7 +142,7 @@ class Sessions:
         session = self._open.pop(token, None)
         if session is not None:
             self._last.pop(session.peer.name, None)
-            self._last[session.peer.name] = (session.epoch, session.last)
+            self._last[session.peer.name] = session.epoch, session.last, session.last_here
             if len(self._last) > 2 * self._limits.devices:
                 del self._last[next(iter(self._last))]
         return session
@@ -110,18 +154,22 @@ class Sessions:
         session.heard_s = now_s
 
     def turn_away(
-        self, session: Session, announce: Announce | Offer, own: int, waiting: int
+        self, session: Session, announce: Announce | Offer | Upload | CodedUpload, own: int, waiting: int
     ) -> Refusal | None:
-        """Why an announced task is not taken; else it is counted as announced.
+        """Why a task that is announced, or comes without, is not taken; else it is counted as announced.
 
         `own` of the device's tasks are on their way or wait, and `waiting` of all devices' wait.
         """
         if announce.size > self._limits.max_size:
             return Refusal.TOO_LARGE
-        # A task's key is (device, epoch, sequence), and a device counts upwards: nothing is decided twice.
-        if announce.sequence <= session.last:
+        # A task's key is (device, epoch, sequence), and a device counts upwards: nothing is decided twice. What comes
+        # unannounced may have been overtaken by later announcements, but not by later uploads.
+        unasked = isinstance(announce, Upload | CodedUpload)
+        if announce.sequence <= (session.last_here if unasked else session.last):
             return Refusal.REPEATED
-        session.last = announce.sequence
+        if unasked and announce.sequence in session.expected:
+            return Refusal.REPEATED
+        session.last = max(session.last, announce.sequence)
         if session.allowance < 1 or own >= self._limits.queue_per_device:
             return Refusal.OVERLOADED
         session.allowance -= 1

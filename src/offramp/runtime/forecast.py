@@ -19,7 +19,7 @@ from offramp.options import Gain, NetworkTerms, System, batch_costs
 from offramp.profile import ExitCoefficients
 from offramp.runtime.client_protocol import Offer
 from offramp.runtime.link_view import LinkView
-from offramp.runtime.protocol import Announce, Hello
+from offramp.runtime.protocol import Announce, Begun, Hello
 from offramp.task import Decision, Task
 
 SMOOTHING = 0.1
@@ -93,12 +93,13 @@ class Peer:
     decision_s: float
     device_free_s: float = -np.inf
     link_free_s: float = -np.inf
+    margin: float = 0.0
     verdicts: int = 0
     unconfirmed: deque[Placed] = field(default_factory=deque)
 
     def report(self, announce: Announce, now_s: float) -> None:
         """Take the device's word for how far behind it is, then add the decisions that it has not seen."""
-        self.slowdown = announce.slowdown
+        self.slowdown, self.margin = announce.slowdown, announce.margin
         if announce.round_trip_s > 0:
             self.decision_s += SMOOTHING * (announce.round_trip_s - self.decision_s)
         while self.unconfirmed and self.unconfirmed[0].verdict < announce.decided:
@@ -110,6 +111,11 @@ class Peer:
         self.link_free_s = max(sent_s + announce.link_free_in_s, self.link.free_s(now_s))
         for placed in self.unconfirmed:
             self._occupy(placed)
+
+    def acts(self, begun: Begun, now_s: float) -> None:
+        """Take the device's word for its speed, which comes with a task that was not announced."""
+        self.slowdown, self.margin = begun.slowdown, begun.margin
+        self.link.believe(now_s)
 
     def place(self, observation: Observation, row: int) -> None:
         """Count a decision in, until the device reports it."""
@@ -217,6 +223,20 @@ class Forecast:
         )
         observed = self._observed(task, queue, now_s, network, peer.link.bandwidth_bytes_per_s)
         return observed.weighed(peer.link.belief)
+
+    def foresee(self, peer: Peer, size: int, budget_s: float, queue: EdgeQueue, now_s: float) -> Observation:
+        """The same of a task that may come next: nobody has to be asked, and its device and link are idle."""
+        peer.link.believe(now_s)
+        peer.device_free_s = peer.link_free_s = -math.inf
+        index = list(self._peers).index(peer.name)
+        task = Task(now_s, size, budget_s * (1.0 - peer.margin), index)
+        network = dataclasses.replace(self._network, decision_s=0.0, link_delay_s=peer.link.belief.delay_s)
+        observed = self._observed(task, queue, now_s, network, peer.link.bandwidth_bytes_per_s)
+        return observed.weighed(peer.link.belief)
+
+    def tail_s(self, decision: Decision, size: int) -> float:
+        """Seconds that the edge takes at present for a task's layers behind its cut, and to decode what crosses."""
+        return self.edge_factor * self.batch_s([(decision, size)])
 
     def observe_offer(self, peer: Peer, offer: Offer, queue: EdgeQueue, now_s: float) -> Observation:
         """The same of a task that is here with its input: nothing has to be said, and nothing to cross, before it."""

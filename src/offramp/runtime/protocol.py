@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array, TensorSpec
 
-VERSION = 2
+VERSION = 3
 MAX_TENSORS = 16
 MAX_CODECS = 64
 MAX_PADDING = 2**17
@@ -191,6 +191,28 @@ class Verdict(Message, frozen=True):
     bandwidth_bytes_per_s: Rate
 
 
+class Standing(Message, frozen=True):
+    """What to do at once, without asking, with a task of this size and budget that finds its device and link idle.
+
+    It stands until the next for the same kind of task, or until `Reconsider`. Predicted instants count from the task's
+    begin; `bandwidth_bytes_per_s` as in `Verdict`.
+    """
+
+    size: Count
+    budget_s: Seconds
+    exit: Choice
+    cut: Choice
+    codec: CodecName
+    send_s: Seconds
+    edge_start_s: Seconds
+    finish_s: Seconds
+    bandwidth_bytes_per_s: Rate
+
+
+class Reconsider(Message, frozen=True):
+    """Nothing stands any more: every task is to be announced again."""
+
+
 class Pong(Message, frozen=True):
     """Answers a `Ping`."""
 
@@ -233,6 +255,18 @@ class CodedUpload(Message, frozen=True):
     payload: memoryview
 
 
+class Begun(Message, frozen=True):
+    """A task that was not announced, since a decision for its kind stands: what crosses, and what goes with it.
+
+    `budget_s`, `slowdown`, `margin`: as in `Announce`.
+    """
+
+    budget_s: Seconds
+    slowdown: Factor
+    margin: Share
+    upload: Upload | CodedUpload
+
+
 class Probe(Message, frozen=True):
     """Nothing but bytes, whose way shows how the link is."""
 
@@ -256,8 +290,8 @@ class Declined(Message, frozen=True):
 
 
 FromDevice = Hello | Announce | Withdraw | Sending | Ping | Bye
-ToDevice = Welcome | Refused | Verdict | Pong | Closing
-FromUploader = Attach | Upload | CodedUpload | Probe
+ToDevice = Welcome | Refused | Verdict | Standing | Reconsider | Pong | Closing
+FromUploader = Attach | Upload | CodedUpload | Begun | Probe
 ToUploader = Answer | Declined
 
 _Kind = TypeVar("_Kind")

@@ -33,11 +33,14 @@ from offramp.runtime.processor import Coded
 from offramp.runtime.protocol import (
     VERSION,
     Answer,
+    Begun,
     Closing,
     CodedUpload,
     Hello,
     Ping,
+    Reconsider,
     Refused,
+    Standing,
     Upload,
     Verdict,
     decode_from_device,
@@ -202,6 +205,8 @@ class Rehearsal:
                 frame = encode(message)
                 if device is not None and not self.cut_off(self.now_s):
                     self.at(self.now_s + delay_s, lambda: self._hear(device, session, frame))
+            case edge_job.Foresee():
+                self.at(self.now_s + self.network.answer_s, lambda: self.edge.foresee(action, self.now_s))
             case edge_job.Run(batch, crossed):
                 assert len(crossed) == len(batch.works) <= self.network.max_batch
                 assert len({(work.decision.exit, work.decision.cut) for work in batch.works}) == 1
@@ -228,10 +233,15 @@ class Rehearsal:
             else:
                 device.core.declined(reply, self.now_s)
             return
-        if isinstance(message, Verdict):
-            device.core.verdict(message, self.now_s)
-        elif isinstance(message, Closing):
-            device.core.edge_closing()
+        match message:
+            case Verdict():
+                device.core.verdict(message, self.now_s)
+            case Standing():
+                device.core.standing(message)
+            case Reconsider():
+                device.core.reconsider()
+            case Closing():
+                device.core.edge_closing()
 
     def _device_action(self, device: Device, action: device_job.Action) -> None:
         match action:
@@ -285,13 +295,18 @@ class Rehearsal:
             upload = Upload(*place, (wire_of("x", np.zeros((action.size, 2), np.float32)),))
         else:
             upload = CodedUpload(*place, action.codec, memoryview(b"packed"))
-        frame, token = encode(upload), device.token
+        frame = encode(upload if action.unasked is None else action.unasked.begun(upload))
+        token = device.token
         self.at(crossed_s, lambda: device.core.carried(action.sequence, self.now_s))
 
         def arrive() -> None:
             message = decode_from_uploader(frame)
-            assert isinstance(message, Upload | CodedUpload)
-            if token is not None and not self.cut_off(self.now_s):
+            if token is None or self.cut_off(self.now_s):
+                return
+            if isinstance(message, Begun):
+                self.edge.begun(token, message, self.now_s)
+            else:
+                assert isinstance(message, Upload | CodedUpload)
                 self.edge.upload(token, message, self.now_s)
 
         self.at(there_s, arrive, rank=2)
