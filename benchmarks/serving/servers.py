@@ -52,13 +52,15 @@ def running(name: str, served: Served, workers: int = 1, max_batch: int = 1) -> 
     with tempfile.TemporaryDirectory() as folder, ending() as commands:
         command = Command(name, program, Path(folder), program=())
         commands.append(command)
-        asyncio.run(_answers(name, served, port, command))
-        yield Running(port, command.pid)
-        # Ray has processes outside this group, which it ends itself when it is asked to.
-        with suppress(ProcessLookupError):
-            os.killpg(command.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            command.process.wait(END_S)
+        try:
+            asyncio.run(_answers(name, served, port, command))
+            yield Running(port, command.pid)
+        finally:
+            # Ray has processes outside this group, which it ends itself when it is asked to.
+            with suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                command.process.wait(END_S)
 
 
 def clients_of(name: str, served: Served, port: int, count: int) -> list[Client]:
