@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from plant.processes import end_in_order
 from serving.carried import carried
 
 from offramp.envs import bundled_exits
@@ -180,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

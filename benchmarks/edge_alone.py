@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from plant.processes import processor_s
+from plant.processes import end_in_order, processor_s
 from serving.clients import Client, pace, saturate, with_clients
 from serving.exits import Served, extract, inputs, numbers
 from serving.network import Network
@@ -212,4 +212,5 @@ def table(value: dict) -> str:
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

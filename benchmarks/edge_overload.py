@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from plant.processes import end_in_order
 from serving.exits import extract, numbers
 from serving.offered import offered, simulated
 from serving.servers import running
@@ -146,4 +147,5 @@ def table(value: dict) -> str:
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()
