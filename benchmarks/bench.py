@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plant.processes import end_in_order
-from suite.page import REPOSITORY, of_part, write
+from suite.page import REPOSITORY, of_part, write, write_tables
 from suite.parts import BENCHMARKS, PARTS, Part
 
 from offramp.validation import write_atomically
@@ -70,6 +70,7 @@ def main() -> int:
         return 130
     finally:
         write()
+        write_tables()
 
 
 def outcome(part: Part, places: Places) -> str | None:

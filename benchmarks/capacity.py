@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from plant.processes import end_in_order
-from serving.carried import carried
+from serving.carried import carried, table
 
 from offramp.envs import bundled_exits
 from offramp.experiments.engine import InlineEngine, LocalEngine
@@ -178,6 +178,8 @@ def main() -> None:
         value[part] = {"made_with": provenance(), "cores": os.cpu_count(), "rows": rows}
         value = {"format": "offramp.capacity/1"} | value
         write_atomically(args.output, json.dumps(value, indent=1, allow_nan=False) + "\n")
+        if part == "measured":
+            write_atomically(args.output.with_name("carried.md"), table(rows))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,10 @@ def test_the_committed_page_is_what_the_committed_results_give() -> None:
     found = page.value()
     assert json.loads(page.JSON.read_text(encoding="utf-8")) == found, "run: python benchmarks/page.py"
     assert page.PAGE.read_text(encoding="utf-8") == page.markdown(found), "run: python benchmarks/page.py"
+    for path in page.DOCS:
+        text = path.read_text(encoding="utf-8")
+        assert page.TABLE.search(text)
+        assert text == page.with_tables(text), "run: python benchmarks/page.py"
     for each in PARTS:
         if each.kept() is not None:
             picture = (page.PICTURES / f"{each.name}.png").read_bytes()

@@ -115,3 +115,19 @@ def greatest(share: Share, full: float) -> float:
         else:
             high = middle
     return carried_per_s
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """What is carried as Markdown, with the processor time that the edge spent on a task at that load."""
+    lines = [
+        "| tasks | workers | tasks a batch | carried, tasks/s | by the timing model "
+        "| edge's processor time a task there, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        there = [tried for tried in row["tried"] if tried["tasks_per_s"] == row["run_per_s"]]
+        spent = f"{1000 * there[0]['processors'] / there[0]['tasks_per_s']:.1f}" if there else "–"
+        found = f"{row['run_per_s']:.0f}" if there else "none of those tried"
+        said = (row["kind"], row["workers"], row["max_batch"], found, f"{row['simulated_per_s']:.0f}", spent)
+        lines.append(f"| {' | '.join(map(str, said))} |")
+    return "\n".join(lines) + "\n"

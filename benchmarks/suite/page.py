@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,9 @@ REPOSITORY = BENCHMARKS.parent
 JSON = RESULTS / "bench.json"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PICTURES = REPOSITORY / "docs" / "benchmarks"
+DOCS = tuple(REPOSITORY / "docs" / name for name in ("capacity.md", "edge-scaling.md"))
+"""Pages that hold tables of `results`, each between a comment that names it and one that ends it."""
+TABLE = re.compile(r"(<!-- results/(\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 INCHES = (10.0, 4.2)
 RELATIONS = {"<=": "≤", ">=": "≥", "==": "="}
 
@@ -110,6 +114,11 @@ def section(name: str, part: dict[str, Any]) -> list[str]:
     return lines
 
 
+def with_tables(text: str, results: Path = RESULTS) -> str:
+    """A page with the tables of `results` that it names as they are now."""
+    return TABLE.sub(lambda found: f"{found[1]}\n{(results / found[2]).read_text()}\n{found[3]}", text)
+
+
 def digest(part: Part, results: Path = RESULTS) -> str:
     """Of what a picture shows: the results, and the code that draws them."""
     found = hashlib.sha256(Path(pictures.__file__).read_bytes())
@@ -151,3 +160,9 @@ def write(
             write_atomically(picture, draw(part, kept, source))
     write_atomically(kept_as, json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     write_atomically(page, markdown(found))
+
+
+def write_tables() -> None:
+    """The kept tables again into the pages that show them."""
+    for path in DOCS:
+        write_atomically(path, with_tables(path.read_text(encoding="utf-8")))
