@@ -99,7 +99,8 @@ def run_suite(parts: Sequence[Part], again: bool, places: Places) -> int:
         print(f"{head}: {'kept, ' if kept else ''}{ended[part.name]}", flush=True)
     for name, how in ended.items():
         if how != "held":
-            print(f"{name}: {how}; see {places.build / name}.log", file=sys.stderr)
+            log = places.build / f"{name}.log"
+            print(f"{name}: {how}: {last_line(log)} ({log})", file=sys.stderr)
     return 0 if all(how in ("held", "not run") for how in ended.values()) else 1
 
 
@@ -168,9 +169,13 @@ def watched(process: subprocess.Popen[bytes], log: Path, minutes: float) -> int:
             print("\r\x1b[K" if often else "", end="", flush=True)
             return status
         spent_s = time.monotonic() - began_s
-        lines = log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()[-1:]
-        told = f"  {spent_s / 60:.1f} of about {minutes:g} minutes: {''.join(lines)}"[:100]
+        told = f"  {spent_s / 60:.1f} of about {minutes:g} minutes: {last_line(log)}"[:100]
         print(f"\r\x1b[K{told}" if often else told, end="" if often else "\n", flush=True)
+
+
+def last_line(log: Path) -> str:
+    """The last that a part has said."""
+    return "".join(log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()[-1:])
 
 
 if __name__ == "__main__":

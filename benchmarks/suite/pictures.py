@@ -188,26 +188,23 @@ def link_adaptation(figure: Figure, result: Result) -> None:
     axes.legend(fontsize=7)
 
 
-def policies(figure: Figure, paper: Result, network: Result, many: Result) -> None:
-    """Closure of each policy, by number of devices."""
-    panels = figure.subplots(1, 3, sharey=True)
-    for axes, (title, result) in zip(
-        panels, (("paper", paper), ("network", network), ("many devices", many)), strict=True
-    ):
-        cells = [row for row in result["cells"] if row["most"] > 1.02 * row["myopic"]]
-        devices = sorted({row["devices"] for row in cells})
-        for name in result["summary"]:
+def policies(figure: Figure, result: Result) -> None:
+    """Closure of each policy by number of devices, and by k."""
+    cells = [row for row in result["cells"] if row["most"] > 1.02 * row["myopic"]]
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("devices", "k"), strict=True):
+        values = sorted({row[name] for row in cells})
+        for policy in result["summary"]:
             closures = [
                 statistics.mean(
-                    (row[name] - row["myopic"]) / (row["most"] - row["myopic"])
+                    (row[policy] - row["myopic"]) / (row["most"] - row["myopic"])
                     for row in cells
-                    if row["devices"] == count
+                    if row[name] == value
                 )
-                for count in devices
+                for value in values
             ]
-            axes.plot([str(count) for count in devices], closures, "o-", markersize=4, label=name)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("devices", fontsize=8)
+            axes.plot([f"{value:g}" for value in values], closures, "o-", markersize=4, label=policy)
+        axes.set_xlabel(name, fontsize=8)
         axes.legend(fontsize=7)
     panels[0].set_ylim(0, 1)
     panels[0].set_ylabel("closure", fontsize=8)

@@ -21,6 +21,8 @@ CLOSURES = {
     "network": {"planner": 0.60},
     "many": {"planner": 0.70},
 }
+PAPER_DEVICES = 6
+"""Devices of the paper's figures."""
 CP_SAT_RATIO, LISTING_RATIO, SB3_RATIO, ENV_RATIO = 500, 100, 20, 25
 SAME_GAIN, LEAST_GAP = 1e-9, 0.01
 LONGEST_S, MOST_MIB = 300, 2048
@@ -132,19 +134,22 @@ def link_adaptation(result: Result) -> list[Figure]:
     return found
 
 
-def policies(paper: Result, network: Result, many: Result) -> list[Figure]:
+def policies(result: Result) -> list[Figure]:
     """Closures, and in how many cells a policy is below the one that it must not be below."""
+    many = max(row["devices"] for row in result["cells"]) > PAPER_DEVICES
+    limits = CLOSURES["many" if many else result["timing"]]
     found = []
-    for name, result in (("paper", paper), ("network", network), ("many", many)):
-        label = "5 to 1000 devices" if name == "many" else f"`{name}` timing"
-        for policy, value in result["summary"].items():
-            limit = CLOSURES[name].get(policy)
-            text = f"{policy}, {label}: mean closure"
-            found.append(Figure(text, value["closure"], "" if limit is None else ">=", limit))
-    below = paper["summary"]["ddqn-paper"]["below_greedy"]
-    found.append(Figure("ddqn-paper, `paper` timing: cells below greedy", below, "==", 0))
-    below = network["summary"]["planner"]["cells_below_myopic"]
-    found.append(Figure("planner, `network` timing: cells below myopic", below, "==", 0))
+    for policy, value in result["summary"].items():
+        limit = limits.get(policy)
+        name = f"{policy}: mean closure over {value['cells']} cells"
+        found.append(Figure(name, value["closure"], "" if limit is None else ">=", limit))
+    summary = result["summary"]
+    if result["timing"] == "paper" and "ddqn-paper" in summary:
+        below = summary["ddqn-paper"]["below_greedy"]
+        found.append(Figure("ddqn-paper: cells below greedy", below, "==", 0))
+    if result["timing"] == "network":
+        below = summary["planner"]["cells_below_myopic"]
+        found.append(Figure("planner: cells below myopic", below, "==", 0))
     return found
 
 
