@@ -79,8 +79,8 @@ def markdown(found: dict[str, Any]) -> str:
         "Made by `python benchmarks/page.py` from the results in `benchmarks/results`; [bench.json]"
         "(../benchmarks/results/bench.json) has the same.",
         "`make bench` measures what has not been measured here yet or whose sources have changed;",
-        "`python benchmarks/bench.py PART` does one part, `--again` what is kept as well, `--list` tells what there is.",
-        "Ratios are of runs side by side; times are of the machine that is named.",
+        "`python benchmarks/bench.py PART` does one part, `--again` what is kept as well; `--list` tells what",
+        "there is. Ratios are of runs side by side; times are of the machine that is named.",
         "",
         "| part | asked | held | minutes |",
         "|---|---|---|---|",

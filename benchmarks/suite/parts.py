@@ -57,7 +57,8 @@ class Part:
         scripts = [benchmarks / command.split()[0] for command in self.commands]
         folders = [package, *(benchmarks / name for name in HELPERS)]
         digest = hashlib.sha256("\n".join(self.commands).encode())
-        for path in [*scripts, *sorted(file for folder in folders for file in folder.rglob("*.py"))]:
+        files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+        for path in [*scripts, *(file for file in files if file.parent.name != "__pycache__")]:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
 
