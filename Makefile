@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test check bench figures clean
+.PHONY: install demo test check bench clean-bench figures clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -28,8 +28,16 @@ check: install
 test: check
 	$(BIN)/python -m pytest
 
-bench: install
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+# Parts that have ended are kept and not run again; clean-bench forgets them.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/bench.py
+
+$(VENV)/.installed-bench: $(STAMP)
+	$(PIP) -e '.[bench]'
+	touch $@
+
+clean-bench:
+	rm -rf build/bench
 
 figures: install
 	$(BIN)/offramp figure 3 -o docs/figures

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -33,6 +32,7 @@ import judges  # noqa: E402
 
 from offramp.cli.arguments import exits_of  # noqa: E402
 from offramp.experiments.cells import policy_rng, seeded_instance  # noqa: E402
+from offramp.experiments.provenance import provenance  # noqa: E402
 from offramp.instance import Instance  # noqa: E402
 from offramp.profile import ExitCoefficients  # noqa: E402
 from offramp.scenario import Scenario  # noqa: E402
@@ -52,8 +52,7 @@ def note(text: str) -> None:
 
 def save(part: str, value: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
-    host = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    text = json.dumps({"host": host} | value, indent=1) + "\n"
+    text = json.dumps({"made_with": provenance(), "cores": os.cpu_count()} | value, indent=1) + "\n"
     write_atomically(RESULTS / f"solvers-{part}.json", text)
 
 
@@ -236,8 +235,8 @@ def run_growth(exits: Exits) -> None:
 
 
 def run_grid(exits: Exits) -> None:
-    """One line of JSON for every finished cell; a second run goes on where the first stopped."""
-    path = RESULTS / "solvers-grid.jsonl"
+    """One line of JSON for every finished cell; a run goes on where one that was stopped had come to."""
+    done, path = RESULTS / "solvers-grid.jsonl", RESULTS / "solvers-grid.jsonl.part"
     RESULTS.mkdir(exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     cells = {(cell["N"], cell["k"], cell["p"]): cell for cell in map(json.loads, lines)}
@@ -261,6 +260,7 @@ def run_grid(exits: Exits) -> None:
             handle.write(json.dumps(cells[n, k, p]) + "\n")
         if number % 20 == 19:
             note(f"{number + 1} of {len(wanted)} cells")
+    path.replace(done)
     probabilities = (0.05, 0.1, 0.2, 0.3, 0.5)
     print("| N | k | " + " | ".join(f"p = {p}" for p in probabilities) + " |")
     print("|---|---|" + "---|" * len(probabilities))

@@ -1,11 +1,11 @@
 """How many devices an edge serves, and what it costs to simulate more than one machine holds: docs/capacity.md.
 
-    python benchmarks/capacity.py [--parts simulated,fleet,cost,measured] [--data PATH] [-o FILE]
+    python benchmarks/capacity.py [--parts simulated,fleet,cost,measured] [--seconds 2.5] [-o FILE]
 
-`measured` runs real edge and device processes on this machine beside the simulation of the same scenario; its shares on
-time say as much as the machine is idle, its processor time for a task says more. `simulated` finds the load up to which
-tasks are on time, `fleet` is 10,000 devices on 100 edges, and `cost` is time and memory over tasks, devices and
-processes. Each part replaces its own section of the result.
+`measured` looks for the load that a real edge carries on this machine, by real clients over sockets, with one and two
+workers and with batches, beside what the timing model says of the same tasks; some three minutes. `simulated` finds the
+load up to which tasks are on time, `fleet` is 10,000 devices on 100 edges, and `cost` is time and memory over tasks,
+devices and processes. Each part replaces its own section of the result.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from plant.processes import end_in_order
+from serving.carried import carried, table
 
 from offramp.envs import bundled_exits
 from offramp.experiments.engine import InlineEngine, LocalEngine
@@ -159,74 +160,10 @@ def command_cost(run: dict[str, Any]) -> dict[str, float]:
     return {"seconds": round(seconds, 2), "cpu_s": round(spent, 2), "peak_mib": round(peak * processes, 1)}
 
 
-def measured(data: Path | None) -> list[dict[str, Any]]:
-    """A real edge that computes all layers for four devices, at rising load: on time, and processor time a task."""
-    rows = []
-    for workers, rates in ((1, (20, 40, 80)), (2, (80,))):
-        for rate in rates:
-            rows.append({"workers": workers, "tasks_per_s": rate, **edge_run(workers, rate, data)})
-            drawn = scenario(4, float(rate), LINKS["100 Mbit/s"], workers, tasks=50_000)
-            rows[-1]["simulated_on_time_share"] = summary(drawn, "edge-only")["on_time_share"]
-            print(rows[-1], flush=True)
-    return rows
-
-
-def edge_run(
-    workers: int, rate: int, data: Path | None, devices: int = 4, lasts_s: int = 10
-) -> dict[str, Any]:
-    """An edge and its devices as processes of their own, for some seconds."""
-    edge_command = ["edge", "--port", "0", "--policy", "edge-only", "--workers", str(workers), "--supervised"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "offramp", *edge_command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as edge:
-        assert edge.stdout is not None
-        port = next(event["port"] for event in map(json.loads, edge.stdout) if event["event"] == "ready")
-        at_rest_s = processor_s(edge.pid)
-        began = resource.getrusage(resource.RUSAGE_CHILDREN)
-        running = []
-        for number in range(devices):
-            command = [sys.executable, "-m", "offramp", "device", "--edge", f"127.0.0.1:{port}", "--json"]
-            command += [
-                "--id",
-                f"d{number}",
-                "--tasks",
-                str(rate * lasts_s // devices),
-                "--seed",
-                str(number),
-            ]
-            command += ["--p", str(rate * 0.01 / devices), "--rate", "100mbit", "--slowdown", "25"]
-            command += [] if data is None else ["--data", str(data)]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        ends = [json.loads(device.communicate()[0]) for device in running]
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent_s = processor_s(edge.pid) - at_rest_s
-        edge.send_signal(signal.SIGTERM)
-        counts = next(event for event in map(json.loads, edge.stdout) if event["event"] == "done")
-    submitted = sum(end["submitted"] for end in ends)
-    devices_s = used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime
-    return {
-        "devices": devices,
-        "tasks": submitted,
-        "on_time_share": sum(end["on_time"] for end in ends) / submitted,
-        "answered_by_edge": counts["answered"],
-        "edge_processor_s_per_task": spent_s / max(1, counts["answered"]),
-        "devices_processor_s": devices_s,
-    }
-
-
-def processor_s(pid: int) -> float:
-    """Seconds of processors that a process has used, all its threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", default="simulated,fleet,cost,measured")
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seconds", type=float, default=2.5, help="of each load that is measured")
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     args = parser.parse_args()
     value: dict[str, Any] = json.loads(args.output.read_text()) if args.output.exists() else {}
@@ -234,14 +171,17 @@ def main() -> None:
         "simulated": simulated,
         "fleet": fleet,
         "cost": cost,
-        "measured": lambda: measured(args.data),
+        "measured": lambda: carried(args.seconds),
     }
     for part in args.parts.split(","):
         rows = parts[part]()
         value[part] = {"made_with": provenance(), "cores": os.cpu_count(), "rows": rows}
         value = {"format": "offramp.capacity/1"} | value
         write_atomically(args.output, json.dumps(value, indent=1, allow_nan=False) + "\n")
+        if part == "measured":
+            write_atomically(args.output.with_name("carried.md"), table(rows))
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

@@ -13,26 +13,22 @@ without batches, and their median is given.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from serving.edge import Served, extract, inputs, numbers, running
+from plant.processes import end_in_order
+from serving.exits import extract, numbers
+from serving.offered import offered, simulated
+from serving.servers import running
 
 from offramp.experiments.provenance import provenance
-from offramp.instance import Instance
 from offramp.model.bundle import load_bundle
-from offramp.options import Gain, NetworkTerms, System, cut_costs
-from offramp.policies.greedy import EdgeOnly
-from offramp.profile import ExitCoefficients
-from offramp.runtime.client import EdgeClient, TaskRefusedError
+from offramp.options import cut_costs
 from offramp.runtime.edge_main import load_executor
 from offramp.runtime.processor import calibrate
-from offramp.simulator import simulate
 from offramp.task import Task
 from offramp.validation import write_atomically
 
@@ -41,8 +37,6 @@ SETTINGS = ((1, 1), (1, 8), (2, 1), (2, 8))
 """Workers and tasks a batch."""
 BUDGET = 12.0
 CLIENTS = 8
-MARGIN = 0.3
-"""Share of a budget that plans of the run leave free; the simulation takes the times that it plans with."""
 MOST_PER_S = 2500
 """Tasks that one process of clients can send."""
 
@@ -70,9 +64,10 @@ def main() -> None:
                 for workers, batch in SETTINGS[number % 4 :] + SETTINGS[: number % 4]:
                     row = {"exit": exit, "round": number, "workers": workers, "max_batch": batch}
                     row["tasks"] = len(tasks)
-                    row["simulated"] = simulated(here, tasks, workers, batch)
+                    row["simulated"] = simulated((here,), tasks, workers, batch)
                     if len(tasks) < MOST_PER_S * args.seconds:
-                        row["run"] = run(served, tasks, workers, batch)
+                        with running("offramp", served, workers, batch) as server:
+                            row["run"] = offered(served, server.port, tasks)
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     value = {
@@ -97,50 +92,6 @@ def arrivals(rate: float, budget_s: float, lasting_s: float, size: int, seed: in
         Task(float(instant_s), size, budget_s, number % CLIENTS)
         for number, instant_s in enumerate(np.cumsum(gaps_s))
     ]
-
-
-def simulated(exit: ExitCoefficients, tasks: list[Task], workers: int, batch: int) -> int:
-    """Tasks on time by the timing model, over links and devices that take no time."""
-    terms = NetworkTerms(0.0, 0.0, 0.0, workers, batch)
-    system = System((exit,), (1e6,) * CLIENTS, (1e12,) * CLIENTS, Gain(), terms)
-    schedule = simulate(Instance(system, tuple(tasks)), EdgeOnly(), "network")
-    return sum(row.on_time for row in schedule.tasks)
-
-
-def run(served: Served, tasks: list[Task], workers: int, batch: int) -> int:
-    """Tasks that a real edge answers on time, by the clients' clock."""
-    options = ["--workers", str(workers), "--max-batch", str(batch)]
-    with running("offramp", served, options) as server:
-        return asyncio.run(_offer(served, server.port, tasks))
-
-
-async def _offer(served: Served, port: int, tasks: list[Task]) -> int:
-    (spec,) = load_bundle(served.bundle).model.inputs
-    clients = [EdgeClient(port, f"client-{n}", served.sha256, (spec,), MARGIN) for n in range(CLIENTS)]
-    for client in clients:
-        await client.open()
-    images, on_time = inputs(tasks[0].size), 0
-    began_s = time.perf_counter()
-
-    async def one(number: int, task: Task, due_s: float) -> None:
-        nonlocal on_time
-        try:
-            await clients[task.device].infer({spec.name: images[number % len(images)]}, task.budget_s)
-        except TaskRefusedError:
-            return
-        on_time += time.perf_counter() <= due_s
-
-    running = []
-    for number, task in enumerate(tasks):
-        if (wait_s := began_s + task.arrival_s - time.perf_counter()) > 0:
-            await asyncio.sleep(wait_s)
-        # What the clock is late by is not the edge's.
-        due_s = max(began_s + task.arrival_s, time.perf_counter()) + task.budget_s
-        running.append(asyncio.ensure_future(one(number, task, due_s)))
-    await asyncio.gather(*running)
-    for client in clients:
-        await client.close()
-    return on_time
 
 
 def ratios(rows: list[dict]) -> list[dict]:
@@ -196,4 +147,5 @@ def table(value: dict) -> str:
 
 
 if __name__ == "__main__":
+    end_in_order()
     main()

@@ -4,7 +4,7 @@
 
 Starts real processes and samples each every ten seconds. The first quarter, at most five minutes, is warm-up. Growth
 is the median of the last quarter's samples over that of the first ones behind the warm-up, less 1. The default is
-short, so that `make bench` is; the kept result is of 20 minutes. Status 1 if anything grows by more than 2 %.
+short, for a look; the kept result is of 20 minutes. Status 1 if anything grows by more than 2 %.
 """
 
 from __future__ import annotations

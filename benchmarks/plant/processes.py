@@ -66,10 +66,15 @@ def inside(namespace: str | None, call: Callable[[], _Value]) -> _Value:
 
 
 class Command:
-    """One `offramp` command. Its words go to files, so that nobody who does not read them holds it up."""
+    """An `offramp` command, or another program of Python's. Its words go to files: nobody has to read them."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], folder: Path, namespace: str | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        namespace: str | None = None,
+        program: Sequence[str] = ("-m", "offramp"),
     ) -> None:
         self.name, self.namespace = name, namespace
         self.arguments = tuple(arguments)
@@ -81,7 +86,7 @@ class Command:
         prefix = [] if namespace is None else ["ip", "netns", "exec", namespace]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "offramp", *arguments],
+                [*prefix, sys.executable, *program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -171,6 +176,24 @@ class Command:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, number)
         self.process.wait()
+
+
+def processor_s(pid: int) -> float:
+    """Processor time that a process and all that it has started have taken, seconds; Linux."""
+    parents, taken_s = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        number = int(path.parent.name)
+        parents[number] = int(fields[1])
+        taken_s[number] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    family, grown = {pid}, True
+    while grown:
+        young = {child for child, parent in parents.items() if parent in family} - family
+        family, grown = family | young, bool(young)
+    return sum(taken_s.get(member, 0.0) for member in family)
 
 
 def end_in_order() -> None:

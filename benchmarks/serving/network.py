@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnxruntime as ort
 
@@ -19,9 +21,23 @@ class Network:
         self._dtype = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[given.type]
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
-        """Logits for a batch of inputs."""
-        return self._session.run(None, {self._name: inputs})[0]
+        """Logits of the first exit for a batch of inputs."""
+        return self.all_exits(inputs)[0]
+
+    def all_exits(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """Logits of every exit."""
+        return self._session.run(None, {self._name: inputs})
 
     def answer(self, body: bytes) -> bytes:
-        """The same from bytes to bytes."""
-        return self.run(np.frombuffer(body, self._dtype).reshape(self._shape)).tobytes()
+        """Logits from bytes to bytes."""
+        return self.run(self._inputs(body)).tobytes()
+
+    def answers(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """The same for tasks that are run together, each with its own logits back."""
+        tasks = [self._inputs(body) for body in bodies]
+        logits = self.run(np.concatenate(tasks))
+        ends = np.cumsum([len(task) for task in tasks])
+        return [part.tobytes() for part in np.split(logits, ends[:-1])]
+
+    def _inputs(self, body: bytes) -> np.ndarray:
+        return np.frombuffer(body, self._dtype).reshape(self._shape)
