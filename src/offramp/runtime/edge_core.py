@@ -339,11 +339,16 @@ class EdgeCore:
                 work, refusal = started
                 self._decline(work.session, work.sequence, refusal)
 
+    def apart(self, batch: Batch, now_s: float) -> None:
+        """A thread of its own computes a batch of a `Run`: it may be given the next before it is done."""
+        batch.apart = True
+        self._start(now_s)
+
     def computed(
         self, batch: Batch, made: Sequence[tuple[str, Array] | Refusal], now_s: float, computed_s: float
     ) -> None:
         """A worker is done: for each of the batch the output's name and logits, or why there are none."""
-        self._queue.done(batch)
+        self._queue.done(batch, now_s)
         self.counts.runs += 1
         for work, logits in zip(batch.works, made, strict=True):
             if isinstance(logits, Refusal):

@@ -81,13 +81,17 @@ class Work:
     unasked_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Batch:
-    """One task or several, of one exit and cut, that a worker runs since `start_s`, for `takes_s` as predicted."""
+    """One task or several, of one exit and cut, that a worker runs since `start_s`, for `takes_s` as predicted.
+
+    `apart`: whether a thread of its own computes it, which goes on to the next by itself.
+    """
 
     works: tuple[Work, ...]
     start_s: float
     takes_s: float
+    apart: bool = False
 
     @property
     def tasks(self) -> tuple[tuple[Decision, int], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,6 +10,10 @@ from offramp.edge_queue import Batching, EdgeJob, EdgeQueue
 from offramp.equations import on_time
 from offramp.runtime.edge_job import Batch, Work
 from offramp.runtime.protocol import Refusal
+
+AHEAD_S = 0.01
+"""What takes less than this keeps the next from being expired, withdrawn or joined for no longer: so that one is handed
+over already, and its worker need not wait for the event loop between two tasks."""
 
 
 class WorkQueue:
@@ -24,6 +29,7 @@ class WorkQueue:
         self._batching = batching
         self._waiting: deque[Work] = deque()
         self._running: list[Batch] = []
+        self._ahead: deque[Batch] = deque()
 
     @property
     def waiting(self) -> int:
@@ -47,7 +53,7 @@ class WorkQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return not (self._waiting or self._running)
+        return not (self._waiting or self._running or self._ahead)
 
     def add(self, work: Work) -> None:
         """An upload has come."""
@@ -61,42 +67,62 @@ class WorkQueue:
             if work.session != session or (sequence is not None and work.sequence != sequence)
         )
 
-    def done(self, batch: Batch) -> None:
-        """A worker is free again."""
+    def done(self, batch: Batch, now_s: float) -> None:
+        """A worker is free again, and goes on to what was handed over ahead."""
+        if batch not in self._running:  # it was ahead, and its worker quicker than the one before it
+            self._ahead.remove(batch)
+            return
         self._running.remove(batch)
+        if self._ahead:
+            self._ahead[0].start_s = now_s
+            self._running.append(self._ahead.popleft())
 
     def start(self, now_s: float) -> Iterator[Batch | tuple[Work, Refusal]]:
-        """Give the free workers what waits: each batch that begins now, and what must not and why."""
-        while self._waiting and len(self._running) < self._workers:
-            work = self._waiting.popleft()
-            if not on_time(now_s, work.deadline_s):
+        """Give the workers what waits: each batch that begins now or is next, and what must not and why."""
+        while self._waiting and (len(self._running) < self._workers or self._may_go_ahead):
+            free_s = self._free_s(now_s)
+            work, start_s = self._waiting.popleft(), free_s[0]
+            if not on_time(start_s, work.deadline_s):
                 yield work, Refusal.EXPIRED
-            elif not on_time(now_s + self._fit * work.tail_s, work.deadline_s):
+            elif not on_time(start_s + self._fit * work.tail_s, work.deadline_s):
                 yield work, Refusal.TOO_LATE
             else:
-                batch = self._begin(work, now_s)
-                self._running.append(batch)
+                batch = self._begin(work, start_s, free_s[1:])
+                ahead = len(self._running) == self._workers
+                batch.apart = ahead
+                (self._ahead if ahead else self._running).append(batch)
                 yield batch
 
-    def _begin(self, first: Work, now_s: float) -> Batch:
+    @property
+    def _may_go_ahead(self) -> bool:
+        short = all(batch.apart and batch.takes_s < AHEAD_S for batch in self._running)
+        return short and len(self._ahead) < self._workers
+
+    def _free_s(self, now_s: float) -> list[float]:
+        """When each worker is predicted to be free, the first of them first."""
+        idle = self._workers - len(self._running)
+        free_s = sorted([now_s] * idle + self._busy_until_s(now_s))
+        for batch in self._ahead:
+            heapq.heapreplace(free_s, free_s[0] + batch.takes_s)
+        return sorted(free_s)
+
+    def _begin(self, first: Work, start_s: float, others_free_s: Sequence[float]) -> Batch:
         if self._batching.most == 1 or not self._waiting:
-            return Batch((first,), now_s, first.tail_s)
+            return Batch((first,), start_s, first.tail_s)
         line = _jobs((first, *self._waiting))
-        # A worker without work is free now; the others are when what they run is predicted to end.
-        busy_s = self._busy_until_s(now_s)
-        others_free_s = [*busy_s, *[now_s] * (self._workers - 1 - len(busy_s))]
-        jobs, takes_s = self._batching.begin(line, now_s, others_free_s)
+        jobs, takes_s = self._batching.begin(line, start_s, others_free_s)
         places = {job.order for job in jobs}
         works = (first, *(work for place, work in enumerate(self._waiting, 1) if place in places))
         self._waiting = deque(work for place, work in enumerate(self._waiting, 1) if place not in places)
-        return Batch(works, now_s, takes_s)
+        return Batch(works, start_s, takes_s)
 
     def _busy_until_s(self, now_s: float) -> list[float]:
         return [max(now_s, batch.start_s + batch.takes_s) for batch in self._running]
 
     def forecast(self, expected: Iterable[Work], now_s: float) -> EdgeQueue:
         """The edge's work as the timing model sees it: what runs, what waits, and what is on its way."""
-        queue = EdgeQueue(self._workers, self._busy_until_s(now_s), self._batching)
+        busy_s = self._free_s(now_s) if self._ahead else self._busy_until_s(now_s)
+        queue = EdgeQueue(self._workers, busy_s, self._batching)
         jobs = _jobs((*self._waiting, *expected))
         for job in jobs[len(self._waiting) :]:
             job.arrival_s = max(job.arrival_s, now_s)
