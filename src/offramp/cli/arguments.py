@@ -1,11 +1,10 @@
-"""Options that several commands share, and how they print."""
+"""What commands make of options that they share, and how they print."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -25,57 +24,6 @@ from offramp.scenario import Scenario, load_scenario
 if TYPE_CHECKING:
     from offramp.experiments.engine import Engine
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ScenarioFile = Annotated[
-    Path | None, typer.Option("--scenario", help="Scenario file (JSON); without it the reference scenario.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same output.")]
-Tasks = Annotated[int | None, typer.Option("--tasks", help="Tasks in the stream, M.")]
-Devices = Annotated[int | None, typer.Option("--devices", help="Devices, N.")]
-ArrivalProbability = Annotated[
-    float | None, typer.Option("--p", help="Probability that a slot brings a task to the system, in (0, 1].")
-]
-BudgetFactor = Annotated[
-    float | None, typer.Option("--k", help="Slots of budget for each input of a task, > 0.")
-]
-SlotLength = Annotated[float | None, typer.Option("--slot-s", help="Length of a slot, seconds, > 0.")]
-Assume = Annotated[
-    Path | None,
-    typer.Option("--assume", help="Scenario that the policy is told, where it is not the tasks' own."),
-]
-Adapt = Annotated[
-    bool,
-    typer.Option(
-        "--adapt/--no-adapt", help="Whether planner and lookahead may plan anew for changed traffic."
-    ),
-]
-EdgeWorkers = Annotated[
-    int | None,
-    typer.Option("--edge-workers", help="Tasks that the edge computes at the same time (network timing)."),
-]
-MaxBatch = Annotated[
-    int | None,
-    typer.Option("--max-batch", help="Waiting tasks that the edge may run together (network timing)."),
-]
-BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", help="Model bundle whose profile to use; without it the bundled one."),
-]
-
-Codecs = Annotated[
-    str | None,
-    typer.Option("--codecs", help="Offer these codecs for what crosses, with commas, or all that pay."),
-]
-
-CORES = os.cpu_count() or 1
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes, where the engine is local.")]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="Where the work runs: local, or ray for a cluster of machines.")
-]
-Address = Annotated[
-    str | None,
-    typer.Option("--address", help="The Ray cluster, as HOST:PORT; without it what RAY_ADDRESS says."),
-]
 
 errors = Console(stderr=True, highlight=False)
 """Progress and notes go to standard error, so that standard output stays the result."""

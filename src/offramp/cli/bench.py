@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offramp.cli.arguments import JsonFlag, Seed, print_json, progress_bar
-from offramp.cli.runtime import Data, RuntimeBundle
+from offramp.cli.arguments import print_json, progress_bar
+from offramp.cli.options import Data, JsonFlag, RuntimeBundle, Seed
 
 
 def bench(

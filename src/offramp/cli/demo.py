@@ -10,33 +10,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offramp.cli.arguments import (
+from offramp.cli.arguments import errors, print_json, progress_bar, scenario_from
+from offramp.cli.options import (
     Adapt,
     ArrivalProbability,
     Assume,
     BudgetFactor,
+    Confidence,
+    Data,
     Devices,
+    EdgeCodecs,
     EdgeWorkers,
     JsonFlag,
     MaxBatch,
-    ScenarioFile,
-    Seed,
-    SlotLength,
-    errors,
-    print_json,
-    progress_bar,
-    scenario_from,
-)
-from offramp.cli.report import counts_table, options_table
-from offramp.cli.runtime import (
-    Confidence,
-    Data,
-    EdgeCodecs,
     PolicyFile,
     PolicyName,
     RuntimeBundle,
-    policy_or_default,
+    ScenarioFile,
+    Seed,
+    SlotLength,
+    Tasks,
 )
+from offramp.cli.report import counts_table, options_table
+from offramp.cli.runtime import policy_or_default
 from offramp.errors import MissingExtraError, OfframpError
 
 if TYPE_CHECKING:
@@ -45,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    tasks: Annotated[int, typer.Option("--tasks", help="Tasks in the stream.")] = 100,
+    tasks: Tasks = 100,
     devices: Devices = None,
     policy: PolicyName = None,
     policy_file: PolicyFile = None,

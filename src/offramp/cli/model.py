@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from offramp.cli.arguments import JsonFlag, errors, print_json
+from offramp.cli.arguments import errors, print_json
 from offramp.cli.coding import (
     MeasuredCodecs,
     coded_accuracy,
@@ -21,6 +21,7 @@ from offramp.cli.coding import (
     profile_codecs,
     test_images,
 )
+from offramp.cli.options import Data, InputSeed, JsonFlag
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
@@ -123,9 +124,7 @@ def _exit_table(loaded: Bundle, number: int) -> Table:
 
 def evaluate(
     bundle: BundleArgument = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
-    ] = None,
+    data: Data = None,
     threads: Threads = 2,
     codecs: MeasuredCodecs = None,
     images: MostImages = None,
@@ -185,7 +184,7 @@ def profile(
     verify: Annotated[
         bool, typer.Option("--verify", help="Then measure every exit and cut anew against the prediction.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs and of the order.")] = 0,
+    seed: InputSeed = 0,
     codecs: MeasuredCodecs = None,
     keep_layers: Annotated[
         bool, typer.Option("--keep-layers", help="Measure codecs only; keep the bundle's own profile else.")

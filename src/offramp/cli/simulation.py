@@ -11,6 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    engine_of,
+    errors,
+    exits_of,
+    names_of,
+    print_json,
+    progress_bar,
+    scenario_from,
+)
+from offramp.cli.options import (
+    ALL_POLICIES,
     CORES,
     Adapt,
     Address,
@@ -24,18 +34,15 @@ from offramp.cli.arguments import (
     EngineName,
     Jobs,
     JsonFlag,
+    LinkTrace,
     MaxBatch,
+    PolicyFile,
+    PolicyNames,
     ScenarioFile,
     Seed,
     SlotLength,
     Tasks,
-    engine_of,
-    errors,
-    exits_of,
-    names_of,
-    print_json,
-    progress_bar,
-    scenario_from,
+    TimingOption,
 )
 from offramp.errors import OfframpError
 from offramp.observation import TIMINGS, Timing
@@ -49,8 +56,6 @@ if TYPE_CHECKING:
     from offramp.scenario import Scenario
     from offramp.schedule import Schedule
 
-TimingOption = Annotated[str, typer.Option("--timing", help="Timing model: paper or network.")]
-
 
 def timing_of(name: str) -> Timing:
     """A timing model by its name. Raises OfframpError."""
@@ -61,10 +66,6 @@ def timing_of(name: str) -> Timing:
 
 
 ESTIMATE, MEAN = "estimate", "mean"
-LinkTrace = Annotated[
-    Path | None,
-    typer.Option("--link-trace", help="Recorded uplink (Mahimahi) that every device's link replays."),
-]
 LinkStart = Annotated[
     float,
     typer.Option("--link-start-s", min=0, help="Where in the recording the first device begins, seconds."),
@@ -142,9 +143,7 @@ def simulate(
     policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")] = "",
     timing: TimingOption = "paper",
     seed: Seed = 0,
-    policy_file: Annotated[
-        Path | None, typer.Option("--policy-file", help="A trained policy's file.")
-    ] = None,
+    policy_file: PolicyFile = None,
     assume: Assume = None,
     adapt: Adapt = True,
     edge_workers: EdgeWorkers = None,
@@ -262,7 +261,7 @@ def print_schedule(schedule: Schedule, title: str) -> None:
 
 def compare(
     scenario: ScenarioFile = None,
-    policies: Annotated[str, typer.Option("--policies", help="Comma-separated names.")] = ",".join(POLICIES),
+    policies: PolicyNames = ALL_POLICIES,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Instances, with seeds 0, 1, ...")] = 20,
     timing: TimingOption = "paper",
     tasks: Tasks = None,

@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from offramp.cli.arguments import JsonFlag, Seed, errors, print_json
+from offramp.cli.arguments import errors, print_json
+from offramp.cli.options import Data, JsonFlag, Seed
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.training.settings import AUTO, EXIT_WEIGHTS, ExitTraining, TrainingSettings
 
@@ -27,14 +28,10 @@ if TYPE_CHECKING:
 
 _DEFAULT, _EXIT_DEFAULT = TrainingSettings(), ExitTraining()
 
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
-]
-
 
 def train_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder, for checkpoint and log.")],
-    data: DataOption = None,
+    data: Data = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images. May be changed before the cool-down.")
     ] = _DEFAULT.epochs,
@@ -155,7 +152,7 @@ def attach_exits(
     distillation: Annotated[
         float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
     ] = _EXIT_DEFAULT.distillation,
-    data: DataOption = None,
+    data: Data = None,
     seed: Seed = 0,
     json_: JsonFlag = False,
 ) -> None:
@@ -198,7 +195,7 @@ def attach_exits(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle folder to write.")],
-    data: DataOption = None,
+    data: Data = None,
     json_: JsonFlag = False,
 ) -> None:
     """Export a run's last checkpoint to a bundle: one ONNX file, with its accuracy on the test images."""
