@@ -22,6 +22,8 @@ from offramp.cli.options import (
     EdgeCodecs,
     EdgeWorkers,
     JsonFlag,
+    LinkStart,
+    LinkTrace,
     MaxBatch,
     PolicyFile,
     PolicyName,
@@ -58,6 +60,8 @@ def demo(
     confidence: Confidence = None,
     edge_workers: EdgeWorkers = None,
     max_batch: MaxBatch = None,
+    link_trace: LinkTrace = None,
+    link_start_s: LinkStart = 0.0,
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
     ] = None,
@@ -70,7 +74,7 @@ def demo(
     import numpy as np
 
     from offramp.model.bundle import load_bundle
-    from offramp.runtime.demo import DemoSettings, check_settings, run_demo
+    from offramp.runtime.demo import DemoSettings, check_settings, over_recording, run_demo
     from offramp.runtime.samples import samples_for
     from offramp.scenario import load_scenario
     from offramp.validation import dump_json, write_atomically
@@ -88,6 +92,8 @@ def demo(
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = policy_or_default(policy)
     settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs, confidence)
+    if link_trace is not None:
+        settings = over_recording(settings, link_trace, link_start_s)
     check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))

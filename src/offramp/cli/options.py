@@ -61,6 +61,10 @@ LinkTrace = Annotated[
     Path | None,
     typer.Option("--link-trace", help="Recorded uplink (Mahimahi) that every device's link replays."),
 ]
+LinkStart = Annotated[
+    float,
+    typer.Option("--link-start-s", min=0, help="Where in the recording the first device begins, seconds."),
+]
 
 # Models, codecs and images.
 BundleOption = Annotated[

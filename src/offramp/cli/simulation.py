@@ -34,6 +34,7 @@ from offramp.cli.options import (
     EngineName,
     Jobs,
     JsonFlag,
+    LinkStart,
     LinkTrace,
     MaxBatch,
     PolicyFile,
@@ -66,10 +67,6 @@ def timing_of(name: str) -> Timing:
 
 
 ESTIMATE, MEAN = "estimate", "mean"
-LinkStart = Annotated[
-    float,
-    typer.Option("--link-start-s", min=0, help="Where in the recording the first device begins, seconds."),
-]
 AssumeLink = Annotated[
     str,
     typer.Option(

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from offramp.errors import OfframpError
 from offramp.instance import Instance, draw_instance
+from offramp.link import load_trace
+from offramp.linked_state import Replay
 from offramp.model.bundle import Bundle
 from offramp.model.codecs import chosen_codecs
 from offramp.options import worthwhile
@@ -43,7 +45,10 @@ Progress = Callable[[str, int, TaskRecord | None], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """What `offramp demo` is told: what tasks are drawn from, and what the policy is told of that."""
+    """What `offramp demo` is told: what tasks are drawn from, and what the policy is told of that.
+
+    `links`, from the file `link_trace`, replace those that the scenario describes: see `over_recording`.
+    """
 
     scenario: Scenario
     told: Scenario
@@ -54,13 +59,28 @@ class DemoSettings:
     seed: int
     codecs: str = ""
     confidence: float | None = None
+    link_trace: Path | None = None
+    links: Replay | None = None
+
+
+def over_recording(settings: DemoSettings, trace: Path, start_s: float) -> DemoSettings:
+    """The same, where every device's link replays a recording; its mean is what is declared of the links.
+
+    Raises OfframpError if the file is none.
+    """
+    links = Replay(load_trace(trace, 0.0, 0.0), start_s)
+    mean = {"bandwidth_bytes_per_s": links.recording.bandwidth_bytes_per_s}
+    scenario = settings.scenario.model_copy(update=mean)
+    told = scenario if settings.told == settings.scenario else settings.told
+    return replace(settings, scenario=scenario, told=told, link_trace=trace, links=links)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
     """What came of a demo: `records[n]` is what became of `instance.tasks[n]`.
 
-    `calibrated` is what each device measured itself to be before the stream, as a slowdown on the profile.
+    `calibrated` is what each device measured itself to be before the stream, as a slowdown on the profile; `links`
+    are recorded ones, in place of the instance's.
     """
 
     instance: Instance
@@ -69,6 +89,7 @@ class DemoRun:
     policy: str
     seed: int
     calibrated: tuple[float, ...] | None = None
+    links: Replay | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The file `run.json`, format `offramp.run/1`."""
@@ -83,10 +104,15 @@ class DemoRun:
             "policy": self.policy,
             "seed": self.seed,
             "calibrated": self.calibrated,
+            "links": None if self.links is None else self._links(self.links),
             "summary": self.summary,
             "instance": json.loads(self.instance.to_json()),
             "tasks": tasks,
         }
+
+    @staticmethod
+    def _links(links: Replay) -> dict[str, Any]:
+        return {"start_s": links.start_s, "instants_ms": links.recording.instants_ms.tolist()}
 
 
 def check_settings(settings: DemoSettings) -> None:
@@ -117,7 +143,8 @@ def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress:
         supervisor = _Supervisor(settings, instance, shares, scenario_file, progress)
         records = asyncio.run(supervisor.run())
     summary = _summary(instance, records, exits, samples) | {"notice": supervisor.notice}
-    return DemoRun(instance, records, summary, settings.policy, settings.seed, tuple(supervisor.calibrated))
+    calibrated = tuple(supervisor.calibrated)
+    return DemoRun(instance, records, summary, settings.policy, settings.seed, calibrated, settings.links)
 
 
 def _write_shares(folder: Path, instance: Instance, samples: Samples, rng: np.random.Generator) -> list[Path]:
@@ -212,8 +239,8 @@ class _Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._policy_made(edge, len(devices)), POLICY_S)
         start_s = time.monotonic() + LEAD_S
-        for device in devices:
-            device.order({"start_s": start_s})
+        for device, order in zip(devices, self._starts(start_s), strict=True):
+            device.order(order)
         self._progress("running", 0, None)
         last_s = max(task.deadline_s for task in self._instance.tasks)
         with contextlib.suppress(TimeoutError):
@@ -221,6 +248,15 @@ class _Supervisor:
                 asyncio.gather(*(self._collect(number, device) for number, device in enumerate(devices))),
                 LEAD_S + last_s + OVERTIME_S,
             )
+
+    def _starts(self, start_s: float) -> list[dict[str, float]]:
+        """Each device's order to start: the stream's instant 0, and where a recorded link begins."""
+        links, system = self._settings.links, self._instance.system
+        if links is None:
+            return [{"start_s": start_s}] * system.devices
+        return [
+            {"start_s": start_s, "link_origin_s": start_s + link.origin_s} for link in links.links(system)
+        ]
 
     async def _policy_made(self, edge: Child, devices: int) -> None:
         """Wait until the edge decides for all of the devices with the policy that was asked for."""
@@ -270,6 +306,8 @@ class _Supervisor:
         arguments += ["--slowdown", repr(system.device_slowdown[number])]
         arguments += ["--rate", f"{8 * system.bandwidth_bytes_per_s[number]:f}bit"]
         arguments += ["--delay", f"{scenario.network.link_delay_s:f}s"]
+        if self._settings.link_trace is not None:
+            arguments += ["--link-trace", str(self._settings.link_trace)]
         if self._settings.confidence is not None:
             arguments += ["--confidence", repr(self._settings.confidence)]
         return arguments + self._bundle_arguments()
