@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from offramp.model.bundle import BundleManifest
 
 _DEFAULT, _EXIT_DEFAULT = TrainingSettings(), ExitTraining()
+
+Distillation = Annotated[
+    float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
+]
 
 
 def train_model(
@@ -54,9 +60,7 @@ def train_model(
             show_default=",".join(f"{weight:g}" for weight in _DEFAULT.exit_weights),
         ),
     ] = None,
-    distillation: Annotated[
-        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
-    ] = _DEFAULT.distillation,
+    distillation: Distillation = _DEFAULT.distillation,
     smoothing: Annotated[
         float, typer.Option(help="Label smoothing of the cross-entropy.")
     ] = _DEFAULT.smoothing,
@@ -108,14 +112,7 @@ def train_model(
         views=views,
     )
     training, test = load_images(data, "train"), load_images(data, "test")
-    with _share_bar(json_) as bar:
-        task = bar.add_task("training", total=1.0)
-
-        def show(message: str, share: float, finished: bool) -> None:
-            if finished:
-                bar.console.print(message, soft_wrap=True)
-            bar.update(task, completed=share, description=message.partition("  train")[0])
-
+    with _epochs_shown(json_) as show:
         try:
             done = train(training, test, output, settings, teacher=taught_by, resume=resume, progress=show)
         except KeyboardInterrupt:
@@ -149,9 +146,7 @@ def attach_exits(
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images.")
     ] = _EXIT_DEFAULT.epochs,
-    distillation: Annotated[
-        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
-    ] = _EXIT_DEFAULT.distillation,
+    distillation: Distillation = _EXIT_DEFAULT.distillation,
     data: Data = None,
     seed: Seed = 0,
     json_: JsonFlag = False,
@@ -164,14 +159,7 @@ def attach_exits(
     settings = ExitTraining(epochs=epochs, seed=seed, trunk=trunk, distillation=distillation)
     training, test = load_images(data, "train"), load_images(data, "test")
     names = AUTO if at == AUTO else tuple(name.strip() for name in at.split(","))
-    with _share_bar(json_) as bar:
-        task = bar.add_task("training", total=1.0)
-
-        def show(message: str, share: float, finished: bool) -> None:
-            if finished:
-                bar.console.print(message, soft_wrap=True)
-            bar.update(task, completed=share, description=message)
-
+    with _epochs_shown(json_) as show:
         try:
             manifest = attach_train_export(
                 module,
@@ -238,8 +226,10 @@ def _need_training() -> None:
             raise MissingExtraError(package, "train")
 
 
-def _share_bar(quiet: bool) -> Progress:
-    return Progress(
+@contextmanager
+def _epochs_shown(quiet: bool) -> Iterator[Callable[[str, float, bool], None]]:
+    """What shows how far a training is: told what it does, the share that is done, and whether an epoch has ended."""
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -247,4 +237,12 @@ def _share_bar(quiet: bool) -> Progress:
         TimeRemainingColumn(),
         console=errors,
         disable=quiet,
-    )
+    ) as bar:
+        task = bar.add_task("training", total=1.0)
+
+        def show(message: str, share: float, finished: bool) -> None:
+            if finished:
+                bar.console.print(message, soft_wrap=True)
+            bar.update(task, completed=share, description=message.partition("  train")[0])
+
+        yield show
