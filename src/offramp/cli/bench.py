@@ -36,7 +36,8 @@ def bench(
     from offramp.link import parse_rate
     from offramp.model.bundle import load_bundle
     from offramp.runtime.bound import ROUNDS, against_bound, spaced
-    from offramp.runtime.demo import DemoSettings, check_settings
+    from offramp.runtime.demo import check_settings
+    from offramp.runtime.demo_processes import DemoSettings
     from offramp.runtime.samples import samples_for
     from offramp.validation import dump_json, write_atomically
 

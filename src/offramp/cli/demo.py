@@ -74,7 +74,8 @@ def demo(
     import numpy as np
 
     from offramp.model.bundle import load_bundle
-    from offramp.runtime.demo import DemoSettings, check_settings, over_recording, run_demo
+    from offramp.runtime.demo import check_settings, over_recording, run_demo
+    from offramp.runtime.demo_processes import DemoSettings
     from offramp.runtime.samples import samples_for
     from offramp.scenario import load_scenario
     from offramp.validation import dump_json, write_atomically

@@ -21,7 +21,8 @@ from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
 from offramp.options import worthwhile
 from offramp.profile import ExitCoefficients
-from offramp.runtime.demo import DemoRun, DemoSettings, run_demo
+from offramp.runtime.demo import DemoRun, run_demo
+from offramp.runtime.demo_processes import DemoSettings
 from offramp.runtime.edge_main import exits_with, load_executor
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.workload import Samples
