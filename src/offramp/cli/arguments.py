@@ -51,10 +51,10 @@ def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoeffi
 
     Raises OfframpError if it has none, or for a codec that does not exist or was not measured.
     """
+    from offramp.host_profile import exit_coefficients, load_profile, measured_codecs
     from offramp.model.bundle import PROFILE_NAME, default_bundle_path, read_manifest
     from offramp.model.codecs import named_codecs
-    from offramp.options import worthwhile
-    from offramp.profile import exit_coefficients, load_profile, measured_codecs
+    from offramp.worthwhile import worthwhile
 
     folder = default_bundle_path() if bundle is None else bundle
     manifest = read_manifest(folder)

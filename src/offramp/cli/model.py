@@ -27,11 +27,11 @@ from offramp.errors import OfframpError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from offramp.host_profile import HostProfile
     from offramp.images import ImageSet
     from offramp.model.bundle import Bundle
     from offramp.model.executor import ChainExecutor
     from offramp.model.profiler import Measurements
-    from offramp.profile import HostProfile
 
 BundleArgument = Annotated[
     Path | None, typer.Argument(help="Bundle folder or ONNX file; without it the bundled network.")

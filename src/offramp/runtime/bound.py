@@ -19,7 +19,6 @@ from offramp.errors import OfframpError
 from offramp.model.bundle import Bundle
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
-from offramp.options import worthwhile
 from offramp.profile import ExitCoefficients
 from offramp.runtime.demo import DemoRun, run_demo
 from offramp.runtime.demo_processes import DemoSettings
@@ -28,6 +27,7 @@ from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.workload import Samples
 from offramp.scenario import Scenario
 from offramp.streams import Bernoulli
+from offramp.worthwhile import worthwhile
 
 ROUNDS = 2
 """Runs of the tasks, with bare runs of their parts in between: both see the same hours of a busy machine."""

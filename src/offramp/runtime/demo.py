@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import OfframpError
+from offramp.host_profile import check_confidence
 from offramp.instance import Instance, draw_instance
 from offramp.link import load_trace
 from offramp.linked_state import Replay
 from offramp.model.bundle import Bundle
 from offramp.model.codecs import chosen_codecs
-from offramp.options import worthwhile
-from offramp.profile import ExitCoefficients, check_confidence
+from offramp.profile import ExitCoefficients
 from offramp.runtime.configuration import check_policy_name
 from offramp.runtime.demo_processes import DemoSettings, Progress, Supervisor
 from offramp.runtime.edge_main import check_edge, exits_with
@@ -26,6 +26,7 @@ from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.summary import summarise
 from offramp.runtime.workload import PlannedTask, Samples, save_share
 from offramp.task import Decision
+from offramp.worthwhile import worthwhile
 
 
 def over_recording(settings: DemoSettings, trace: Path, start_s: float) -> DemoSettings:

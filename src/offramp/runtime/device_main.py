@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
+from offramp.host_profile import check_confidence, residual_excess
 from offramp.link import Link, TraceLink, make_link
-from offramp.profile import check_confidence, residual_excess
 from offramp.runtime.device_agent import DeviceAgent, Identity
 from offramp.runtime.device_connection import Endpoint
 from offramp.runtime.edge_main import cap_of, check_max_size, exits_with, load_executor
