@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import (
-    ConfigDict,
-    Field,
-)
+from pydantic import Field
 
 from offramp.equations import FloatArray
 from offramp.tables import LayerTable, Side, layer_durations
 from offramp.task import UNCODED
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 _Duration = Annotated[float, Field(ge=0)]
 Line = tuple[_Duration, _Duration]
 """Slope for each input and intercept of a duration in seconds, or of a number of bytes."""

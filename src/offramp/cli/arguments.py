@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from offramp.errors import OfframpError
+from offramp.observation import TIMINGS, Timing
 from offramp.profile import ExitCoefficients
 from offramp.scenario import Scenario, load_scenario
 
@@ -44,6 +45,14 @@ def scenario_from(
     return load_scenario(path).changed(
         tasks=tasks, devices=devices, p=p, k=k, slot_s=slot_s, edge_workers=edge_workers, max_batch=max_batch
     )
+
+
+def timing_of(name: str) -> Timing:
+    """A timing model by its name. Raises OfframpError."""
+    for timing in TIMINGS:
+        if name == timing:
+            return timing
+    raise OfframpError("timing", name, f"one of {', '.join(TIMINGS)}", "choose one of these")
 
 
 def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoefficients, ...]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offramp.cli.arguments import print_json
-from offramp.cli.model import measured_profile, measured_right
+from offramp.cli.model import measured_right
 from offramp.cli.options import InputSeed, JsonFlag
+from offramp.cli.profiling import measured_profile
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:

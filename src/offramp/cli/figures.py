@@ -15,6 +15,7 @@ from offramp.cli.arguments import (
     print_json,
     progress_bar,
     scenario_from,
+    timing_of,
 )
 from offramp.cli.options import (
     ALL_POLICIES,
@@ -28,7 +29,6 @@ from offramp.cli.options import (
     ScenarioFile,
     TimingOption,
 )
-from offramp.cli.simulation import timing_of
 from offramp.policies import POLICIES
 
 

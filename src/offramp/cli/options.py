@@ -65,6 +65,12 @@ LinkStart = Annotated[
     float,
     typer.Option("--link-start-s", min=0, help="Where in the recording the first device begins, seconds."),
 ]
+AssumeLink = Annotated[
+    str,
+    typer.Option(
+        "--assume-link", help="What is decided on with --link-trace: estimate, mean, or a rate as 1000kbit."
+    ),
+]
 
 # Models, codecs and images.
 BundleOption = Annotated[
@@ -96,6 +102,14 @@ Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of the data set; else OFFRAMP_DATA, the hub.")
 ]
 InputSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs and of the order.")]
+
+BundleArgument = Annotated[
+    Path | None, typer.Argument(help="Bundle folder or ONNX file; without it the bundled network.")
+]
+MostImages = Annotated[
+    int | None, typer.Option("--images", min=1, help="Use the first so many test images only.")
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of each session.")]
 
 # Where the work runs, and what is printed of it.
 CORES = os.cpu_count() or 1
