@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from offramp.envs import actions_of
 from offramp.equations import TIME_TOLERANCE_S
 from offramp.errors import OfframpError
+from offramp.host_profile import HostProfile, exit_coefficients, measured_codecs
 from offramp.instance import Instance, parse_instance
 from offramp.observation import Timing
-from offramp.options import SAME_ACCURACY, SAME_TIME, Gain, OptionTable, System, worthwhile
-from offramp.profile import CodedCut, ExitCoefficients, HostProfile, exit_coefficients, measured_codecs
+from offramp.options import Gain, OptionTable, System
+from offramp.profile import CodedCut, ExitCoefficients
 from offramp.simulator import simulate_named
 from offramp.task import UNCODED, Decision, Task
+from offramp.worthwhile import SAME_ACCURACY, SAME_TIME, worthwhile
 from strategies import coded_exits, instances, systems
 
 Exits = tuple[ExitCoefficients, ...]

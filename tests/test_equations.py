@@ -64,6 +64,23 @@ def test_a_local_task_ends_with_its_head_under_network_timing() -> None:
     assert finish_s.tolist() == [1.0, 5.75]
 
 
+@given(st.floats(0, 5), st.floats(0, 5), st.floats(0, 5), st.floats(0, 1), st.floats(0, 1))
+def test_nothing_is_faster_than_its_parts_on_their_own(
+    head_s: float, upload_s: float, tail_s: float, decision_s: float, answer_s: float
+) -> None:
+    head, upload, tail = np.array([head_s]), np.array([upload_s]), np.array([tail_s])
+    [least_s] = equations.least_duration(head, upload, decision_s + answer_s, tail)
+    assert least_s == pytest.approx(math.fsum((head_s, upload_s, tail_s, decision_s, answer_s)))
+    # An idle system under `network` timing takes exactly that, a busy one no less.
+    ready_s = equations.decided(0.0, 0.0, decision_s)
+    for free_s in (-math.inf, 3.0):
+        *_, there_s = equations.network_arrival(ready_s, free_s, free_s, 0.0, head, upload)
+        edge_start_s = np.maximum(there_s, free_s)
+        [finish_s] = equations.network_finish(head, edge_start_s, tail, answer_s, np.array([False]))
+        assert finish_s >= least_s - equations.TIME_TOLERANCE_S
+        assert free_s == 3.0 or finish_s == pytest.approx(least_s)
+
+
 def test_a_sum_that_meets_the_deadline_but_for_rounding_is_on_time() -> None:
     assert 0.1 + 0.2 > 0.3
     assert equations.on_time(0.1 + 0.2, 0.3)

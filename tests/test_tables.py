@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
+from offramp.host_profile import HostProfile, exit_coefficients, residual_excess
 from offramp.instance import Instance, parse_instance
 from offramp.options import System, cut_costs
 from offramp.policies.ddqn_paper_learning import options_identity
-from offramp.profile import ExitCoefficients, HostProfile, exit_coefficients, residual_excess
+from offramp.profile import ExitCoefficients
 from offramp.tables import LayerTable, Side, is_linear, rising
 from offramp.task import Task
 from strategies import instances

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Without this Ray takes 127.0.0.1 for a wish to be reached from elsewhere, and listens everywhere.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 import ray
 from ray import serve
@@ -45,7 +47,14 @@ class Served:
 
 
 if __name__ == "__main__":
-    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
     serve.start(
         http_options={"host": "127.0.0.1", "port": int(sys.argv[2])},
         logging_config={"enable_access_log": False},

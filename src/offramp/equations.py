@@ -93,6 +93,16 @@ def unqueued_finish(
     return arrival_s + head_s + upload_s + tail_s
 
 
+def least_duration(
+    head_s: FloatArray, upload_s: FloatArray, round_trip_s: float, tail_s: FloatArray
+) -> FloatArray:
+    """Seconds from arrival to answer that split inference cannot beat: its parts on their own, nothing beside them.
+
+    `round_trip_s` is a bare one on the transport, for asking and being answered.
+    """
+    return head_s + upload_s + round_trip_s + tail_s
+
+
 def decided(now_s: float, arrival_s: float, decision_s: float) -> float:
     """When a device has the decision that is taken at `now_s`, under `network`; the round trip began on arrival."""
     return max(now_s, arrival_s + decision_s)

@@ -147,6 +147,11 @@ def load_trace(path: Path, delay_s: float, origin_s: float) -> TraceLink:
     except (ValueError, OverflowError):
         bad = next(line for line in lines if not line.isdecimal() or len(line) > 18)
         raise OfframpError("link-trace", bad, "whole milliseconds, one a line", f"correct {path}") from None
+    return trace_link(instants_ms, path, delay_s, origin_s)
+
+
+def trace_link(instants_ms: npt.NDArray[np.int64], path: Path, delay_s: float, origin_s: float) -> TraceLink:
+    """A recorded link from the instants that a file has. Raises OfframpError if they are no recording."""
     if len(instants_ms) == 0 or instants_ms[0] < 0 or (np.diff(instants_ms) < 0).any():
         raise OfframpError("link-trace", str(path), "one or more ascending lines >= 0", "sort the trace")
     if instants_ms[-1] == 0:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from offramp.errors import OfframpError
+from offramp.host_profile import ExitProfile, HostDescription, HostProfile, LayerProfile
 from offramp.model.bundle import (
     Bundle,
     BundleManifest,
@@ -19,7 +20,6 @@ from offramp.model.bundle import (
     save_bundle,
 )
 from offramp.model.executor import ChainExecutor
-from offramp.profile import ExitProfile, HostDescription, HostProfile, LayerProfile
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import os
 import numpy as np
 import pytest
 
+from offramp.host_profile import measured_codecs
 from offramp.images import load_images
 from offramp.model.bundle import load_bundle
 from offramp.model.codecs import find_codec
 from offramp.model.evaluate import labels_of
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import image_inputs
-from offramp.profile import measured_codecs
 
 
 def test_the_profile_holds_what_the_issue_asks_for() -> None:

@@ -11,6 +11,7 @@ import pytest
 from networks import FLOAT, UINT8, Network
 from test_model_cli import channel_counter, offramp
 
+from offramp.host_profile import HostProfile
 from offramp.model.blocks import load_model
 from offramp.model.bundle import BundleManifest, ExitInfo, load_bundle, save_bundle
 from offramp.model.codec_profiler import (
@@ -25,7 +26,6 @@ from offramp.model.evaluate import labels_of
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import image_inputs
 from offramp.model.profiler import Measurements, build_profile
-from offramp.profile import HostProfile
 
 SIZES = (1, 4, 10)
 

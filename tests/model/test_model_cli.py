@@ -12,10 +12,10 @@ import onnx
 import pytest
 from networks import FLOAT, UINT8, Network
 
+from offramp.host_profile import load_profile
 from offramp.model.bundle import BundleManifest, ExitInfo, load_bundle, save_bundle
 from offramp.model.inputs import image_inputs
 from offramp.model.tensors import TensorSpec
-from offramp.profile import load_profile
 
 
 def offramp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

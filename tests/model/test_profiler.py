@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from offramp.equations import head_durations, linear, tail_durations
 from offramp.errors import OfframpError
+from offramp.host_profile import HostProfile, exit_coefficients, load_profile
 from offramp.model.blocks import load_model
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
 from offramp.model.profiler import MIN_REPEATS, Call, Measurements, build_profile, measure
 from offramp.options import cut_costs
-from offramp.profile import HostProfile, exit_coefficients, load_profile
 
 SIZES = np.arange(1.0, 11.0)
 durations = st.floats(1e-6, 1.0)

@@ -11,6 +11,7 @@ import pytest
 
 from offramp.model.bundle import load_bundle
 from offramp.runtime.bound import ROUNDS, round_trip_s, spaced
+from offramp.runtime.edge_main import exits_with
 
 
 def bench(*options: str) -> subprocess.CompletedProcess[str]:
@@ -51,8 +52,6 @@ def test_tasks_are_so_far_apart_that_one_is_done_before_the_next(bandwidth_bytes
     bundle = load_bundle(None)
     scenario = spaced(bundle, "", 3, bandwidth_bytes_per_s)
     assert scenario.devices == 1
-    from offramp.runtime.edge_main import exits_with
-
     for exit in exits_with(bundle, ""):
         crossing = float(exit.output_bytes[0, 0] * 10 + exit.output_bytes[0, 1]) / bandwidth_bytes_per_s
         assert scenario.slot_s > 1.5 * (crossing + exit.layer_s("edge", 10).sum())

@@ -12,11 +12,12 @@ import pytest
 from test_runtime_admission import HELLO, Bench, changed, declined
 from test_runtime_processes import balanced, running, share
 
+from offramp.host_profile import CodecProfile
 from offramp.model.bundle import add_profile, default_bundle_path, load_bundle, save_bundle
 from offramp.model.codecs import CODECS, find_codec, largest_payload
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
-from offramp.profile import CodecProfile, CodedCut, ExitCoefficients
+from offramp.profile import CodedCut, ExitCoefficients
 from offramp.runtime.edge_job import Run
 from offramp.runtime.edge_main import cap_of
 from offramp.runtime.processor import BadPayloadError, Coded, Processor

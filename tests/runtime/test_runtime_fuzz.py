@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from offramp.instance import system_of
 from offramp.policies.greedy import EdgeOnly, Myopic
 from offramp.profile import ExitCoefficients
-from offramp.runtime import device_job, edge_job
+from offramp.runtime import device_job, edge_job, protocol
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_sessions import Limits
@@ -20,34 +20,6 @@ from offramp.runtime.forecast import Forecast
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Coded
-from offramp.runtime.protocol import (
-    VERSION,
-    Announce,
-    Answer,
-    Begun,
-    Bye,
-    CodedUpload,
-    Declined,
-    FromDevice,
-    Hello,
-    Message,
-    Ping,
-    ProtocolError,
-    Reconsider,
-    Refusal,
-    Refused,
-    Sending,
-    Standing,
-    Upload,
-    Verdict,
-    Withdraw,
-    decode_from_device,
-    decode_from_uploader,
-    decode_to_device,
-    decode_to_uploader,
-    encode,
-    wire_of,
-)
 from offramp.runtime.rehearsal import MODEL, SPEC
 from offramp.scenario import Scenario
 from offramp.task import UNCODED, Task
@@ -56,11 +28,11 @@ few = st.integers(0, 6)
 moments = st.floats(-0.1, 0.4)
 seconds = st.one_of(st.floats(0, 0.5), st.floats(0, 1e7))
 signed = st.one_of(st.floats(-0.5, 0.5), st.floats(-1e7, 1e7))
-reasons = st.sampled_from(list(Refusal))
-LOGITS = wire_of("x", np.zeros((1, 2), np.float32))
+reasons = st.sampled_from(list(protocol.Refusal))
+LOGITS = protocol.wire_of("x", np.zeros((1, 2), np.float32))
 
 verdicts = st.builds(
-    Verdict,
+    protocol.Verdict,
     sequence=few,
     exit=st.integers(0, 6),
     cut=st.integers(0, 12),
@@ -74,7 +46,7 @@ verdicts = st.builds(
 )
 budgets = st.sampled_from([0.2, 0.8])
 standings = st.builds(
-    Standing,
+    protocol.Standing,
     size=st.integers(1, 3),
     budget_s=budgets,
     exit=st.integers(1, 5),
@@ -88,9 +60,11 @@ standings = st.builds(
 told = st.one_of(
     verdicts,
     standings,
-    st.just(Reconsider()),
-    st.builds(Answer, sequence=few, logits=st.builds(lambda: LOGITS), waited_s=seconds, computed_s=seconds),
-    st.builds(Declined, sequence=few, reason=reasons),
+    st.just(protocol.Reconsider()),
+    st.builds(
+        protocol.Answer, sequence=few, logits=st.builds(lambda: LOGITS), waited_s=seconds, computed_s=seconds
+    ),
+    st.builds(protocol.Declined, sequence=few, reason=reasons),
 )
 happenings = st.sampled_from(
     ["up", "silent", "lost", "closing", "tick", "worked", "failed", "carried", "probed"]
@@ -118,21 +92,21 @@ class Device:
             case (int(size), float(budget_s)):
                 core.submit(self.taken, Task(now_s, size, budget_s, 0), now_s)
                 self.taken += 1
-            case Verdict():
-                message = decode_to_device(encode(event))
-                assert isinstance(message, Verdict)
+            case protocol.Verdict():
+                message = protocol.decode_to_device(protocol.encode(event))
+                assert isinstance(message, protocol.Verdict)
                 core.verdict(message, now_s)
-            case Standing():
-                standing = decode_to_device(encode(event))
-                assert isinstance(standing, Standing)
+            case protocol.Standing():
+                standing = protocol.decode_to_device(protocol.encode(event))
+                assert isinstance(standing, protocol.Standing)
                 core.standing(standing)
-            case Reconsider():
+            case protocol.Reconsider():
                 core.reconsider()
-            case Answer():
-                answer = decode_to_uploader(encode(event))
-                assert isinstance(answer, Answer)
+            case protocol.Answer():
+                answer = protocol.decode_to_uploader(protocol.encode(event))
+                assert isinstance(answer, protocol.Answer)
                 core.answer(answer, now_s)
-            case Declined():
+            case protocol.Declined():
                 core.declined(event, now_s)
             case "up":
                 core.edge_up(now_s)
@@ -167,7 +141,7 @@ class Device:
                     self.ended[record.sequence] += 1
                     self.records.append(record)
                 case device_job.Say(message):
-                    decode_from_device(encode(message))
+                    protocol.decode_from_device(protocol.encode(message))
         assert len(self.computing) <= 1
         assert len(self.carrying) + self.probing <= 1
         ledger = self.core.ledger
@@ -212,8 +186,8 @@ def test_whatever_an_edge_says_every_task_of_a_device_ends_once(
 
 names = st.sampled_from(["d0", "d1", "d2"])
 hellos = st.builds(
-    Hello,
-    version=st.sampled_from([VERSION, VERSION, VERSION, VERSION + 1]),
+    protocol.Hello,
+    version=st.sampled_from([protocol.VERSION, protocol.VERSION, protocol.VERSION, protocol.VERSION + 1]),
     device=names,
     epoch=st.integers(0, 2),
     model_sha256=st.sampled_from([MODEL, MODEL, MODEL, "1" * 64]),
@@ -225,7 +199,7 @@ hellos = st.builds(
 )
 controls = st.one_of(
     st.builds(
-        Announce,
+        protocol.Announce,
         sequence=st.one_of(few, st.integers(0, 2**53)),
         size=st.one_of(st.integers(1, 10), st.integers(1, 1_000_000)),
         budget_s=seconds,
@@ -237,23 +211,23 @@ controls = st.one_of(
         round_trip_s=seconds,
         margin=st.floats(0, 1),
     ),
-    st.builds(Withdraw, sequence=few),
-    st.builds(Sending, size_bytes=st.integers(0, 2**53)),
-    st.builds(Ping, number=few),
-    st.just(Bye()),
+    st.builds(protocol.Withdraw, sequence=few),
+    st.builds(protocol.Sending, size_bytes=st.integers(0, 2**53)),
+    st.builds(protocol.Ping, number=few),
+    st.just(protocol.Bye()),
     hellos,
 )
 wires = st.builds(
-    lambda size, width, kind: wire_of("x", np.zeros((size, width), kind)),
+    lambda size, width, kind: protocol.wire_of("x", np.zeros((size, width), kind)),
     st.integers(1, 10),
     st.integers(1, 3),
     st.sampled_from([np.float32, np.float64]),
 )
 place = {"sequence": few, "exit": st.integers(0, 6), "cut": st.integers(0, 12), "size": st.integers(1, 10)}
 uploads = st.one_of(
-    st.builds(Upload, **place, remaining_s=signed, tensors=st.lists(wires, max_size=2).map(tuple)),
+    st.builds(protocol.Upload, **place, remaining_s=signed, tensors=st.lists(wires, max_size=2).map(tuple)),
     st.builds(
-        CodedUpload,
+        protocol.CodedUpload,
         **place,
         remaining_s=signed,
         codec=st.just("fp16"),
@@ -261,7 +235,7 @@ uploads = st.one_of(
     ),
 )
 begins = st.builds(
-    Begun, budget_s=seconds, slowdown=st.floats(1e-3, 1e6), margin=st.floats(0, 1), upload=uploads
+    protocol.Begun, budget_s=seconds, slowdown=st.floats(1e-3, 1e6), margin=st.floats(0, 1), upload=uploads
 )
 HAPPENS = ("gone", "tick", "worked", "failed", "asks", "sends", "begins")
 
@@ -286,8 +260,8 @@ class Edge:
         self.open: set[bytes] = set()
         self.running: list[edge_job.Batch] = []
         self.numbers: Counter[bytes] = Counter()
-        self.verdicts: dict[bytes, Verdict] = {}
-        self.standing: dict[bytes, Standing] = {}
+        self.verdicts: dict[bytes, protocol.Verdict] = {}
+        self.standing: dict[bytes, protocol.Standing] = {}
         self.answers: Counter[tuple[bytes, int]] = Counter()
 
     def step(self, device: str, event: object) -> None:
@@ -301,49 +275,49 @@ class Edge:
                 core.tick(self.now_s)
             case "worked" | "failed" if self.running:
                 batch = self.running.pop()
-                made = Refusal.INTERNAL if event == "failed" else ("x", np.zeros((1, 2), np.float32))
+                made = protocol.Refusal.INTERNAL if event == "failed" else ("x", np.zeros((1, 2), np.float32))
                 core.computed(batch, [made] * len(batch.works), self.now_s, 0.01)
             case "asks" | "sends" | "begins" if token in self.open:
                 self.honest(token, event)
-            case Upload() | CodedUpload():
-                message = decode_from_uploader(encode(event))
-                assert isinstance(message, Upload | CodedUpload)
+            case protocol.Upload() | protocol.CodedUpload():
+                message = protocol.decode_from_uploader(protocol.encode(event))
+                assert isinstance(message, protocol.Upload | protocol.CodedUpload)
                 core.upload(token, message, self.now_s)
-            case Begun():
-                begun = decode_from_uploader(encode(event))
-                assert isinstance(begun, Begun)
+            case protocol.Begun():
+                begun = protocol.decode_from_uploader(protocol.encode(event))
+                assert isinstance(begun, protocol.Begun)
                 core.begun(token, begun, self.now_s)
-            case Message() if token in self.open or isinstance(event, Hello):
-                self.say(token, decode_from_device(encode(event)))
+            case protocol.Message() if token in self.open or isinstance(event, protocol.Hello):
+                self.say(token, protocol.decode_from_device(protocol.encode(event)))
         self.act()
 
     def honest(self, token: bytes, event: object) -> None:
         """What a device does that announces a task, has it decided and uploads it, or goes by what stands."""
         verdict, standing = self.verdicts.get(token), self.standing.get(token)
-        wire = wire_of("x", np.zeros((2, 2), np.float32))
+        wire = protocol.wire_of("x", np.zeros((2, 2), np.float32))
         if event == "sends" and verdict is not None and verdict.exit > 0:
             place = verdict.sequence, verdict.exit, verdict.cut
-            self.core.upload(token, Upload(*place, 2, 0.5, (wire,)), self.now_s)
+            self.core.upload(token, protocol.Upload(*place, 2, 0.5, (wire,)), self.now_s)
         elif event == "begins" and standing is not None:
             self.numbers[token] += 1
             place = self.numbers[token], standing.exit, standing.cut
-            upload = Upload(*place, 2, standing.budget_s, (wire,))
-            self.core.begun(token, Begun(standing.budget_s, 1.0, 0.0, upload), self.now_s)
+            upload = protocol.Upload(*place, 2, standing.budget_s, (wire,))
+            self.core.begun(token, protocol.Begun(standing.budget_s, 1.0, 0.0, upload), self.now_s)
         elif event == "asks":
             self.numbers[token] += 1
-            asks = Announce(self.numbers[token], 2, 1.0, 1.0, 0, 0.0, 0.0, 1.0, 0.0, 0.0)
+            asks = protocol.Announce(self.numbers[token], 2, 1.0, 1.0, 0, 0.0, 0.0, 1.0, 0.0, 0.0)
             self.core.control(token, asks, self.now_s)
 
-    def say(self, token: bytes, message: FromDevice) -> None:
+    def say(self, token: bytes, message: protocol.FromDevice) -> None:
         """On a control stream: its first message must be a hello, and no other one may be."""
-        if not isinstance(message, Hello) or token in self.open:
+        if not isinstance(message, protocol.Hello) or token in self.open:
             try:
                 self.core.control(token, message, self.now_s)
-            except ProtocolError:
-                assert isinstance(message, Hello)
+            except protocol.ProtocolError:
+                assert isinstance(message, protocol.Hello)
             return
         opened = self.core.hello(message, self.now_s)
-        if not isinstance(opened, Refused):
+        if not isinstance(opened, protocol.Refused):
             self.tokens[message.device] = opened
             self.open.add(opened)
 
@@ -359,11 +333,11 @@ class Edge:
                     self.core.foresee(action, self.now_s)
                 case edge_job.Reply(session, message):
                     assert session in self.open
-                    decode_to_uploader(encode(message))
-                    if isinstance(message, Answer):
+                    protocol.decode_to_uploader(protocol.encode(message))
+                    if isinstance(message, protocol.Answer):
                         self.answers[session, message.sequence] += 1
                 case edge_job.Say(session, message):
-                    decode_to_device(encode(message))
+                    protocol.decode_to_device(protocol.encode(message))
                     self.hear(session, message)
                 case edge_job.Hang(session):
                     self.open.discard(session)
@@ -379,14 +353,14 @@ class Edge:
         counts = self.core.counts
         assert counts.announced == counts.decided + sum(counts.turned_away.values())
 
-    def hear(self, session: bytes, message: Message) -> None:
+    def hear(self, session: bytes, message: protocol.Message) -> None:
         """What an honest device remembers of what it is told."""
         match message:
-            case Verdict():
+            case protocol.Verdict():
                 self.verdicts[session] = message
-            case Standing():
+            case protocol.Standing():
                 self.standing[session] = message
-            case Reconsider():
+            case protocol.Reconsider():
                 self.standing.pop(session, None)
 
 

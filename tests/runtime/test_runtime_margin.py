@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offramp.errors import OfframpError
+from offramp.host_profile import check_confidence, load_profile, residual_excess
 from offramp.model.bundle import default_bundle_path
-from offramp.profile import check_confidence, load_profile, residual_excess
 from offramp.runtime.forecast import NOTABLE_DRIFT, RunningSpeed
 from offramp.runtime.margin import ENOUGH, MOST, Margin
 

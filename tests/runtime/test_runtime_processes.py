@@ -19,6 +19,7 @@ import pytest
 
 from offramp.model.bundle import load_bundle
 from offramp.runtime.outcomes import End
+from offramp.runtime.replay import load_run, replay
 from offramp.runtime.samples import samples_for
 from offramp.runtime.workload import PlannedTask, save_share
 
@@ -144,6 +145,68 @@ def test_the_demo_accounts_for_every_task(tmp_path: Path) -> None:
             taken_s = record["sent_s"] - record["link_start_s"]
             assert taken_s >= 3072 * task["size"] / 125_000.0 - 1e-3
     assert (tmp_path / "out" / "run.svg").read_text().rstrip().endswith("</svg>")
+
+
+def _with_outages(path: Path) -> None:
+    """A recording of 1 Mbit/s that stands still for 0.7 of its 1.9 seconds."""
+    path.write_text("".join(f"{instant}\n" for instant in [*range(12, 1201, 12), 1900]))
+
+
+def test_the_devices_of_a_demo_replay_a_recorded_link_and_so_does_its_replay(tmp_path: Path) -> None:
+    trace, out = tmp_path / "uplink.up", tmp_path / "out"
+    _with_outages(trace)
+    arguments = [
+        "demo",
+        "--tasks",
+        "30",
+        "--devices",
+        "2",
+        "--p",
+        "0.1",
+        "--k",
+        "60",
+        "--policy",
+        "edge-only",
+    ]
+    with running(*arguments, "--link-trace", str(trace), "--json", "-o", str(out)) as demo:
+        status, _, err = demo.finish()
+    assert status == 0, err
+    run = load_run(out / "run.json")
+    assert run.links is not None
+    assert run.links.recording.instants_ms.tolist() == [*range(12, 1201, 12), 1900]
+    mean = run.links.recording.bandwidth_bytes_per_s
+    assert run.instance.system.bandwidth_bytes_per_s == (mean, mean)
+    crossed = 0
+    for device, link in enumerate(run.links.links(run.instance.system)):
+        own = [
+            record
+            for record, task in zip(run.records, run.instance.tasks, strict=True)
+            if task.device == device
+        ]
+        for record in sorted(own, key=lambda record: record.link_start_s or 0.0):
+            if record.link_start_s is not None and record.sent_s is not None:
+                # Each device is at its own place of the recording, which lets nothing cross sooner.
+                assert record.sent_s >= link.carry(record.link_start_s, 3072 * record.size) - 1e-3
+                crossed += 1
+    assert crossed >= 15
+    report = replay(run)
+    both = [
+        (row["measured"]["link_s"], row["simulated"]["link_s"])
+        for row in report["tasks"]
+        if row["measured"]["link_s"] is not None and row["simulated"]["link_s"] is not None
+    ]
+    # At the mean rate no upload takes as long as the pause; in the recording, and its replay, some do.
+    assert max(3072 * task.size for task in run.instance.tasks) / mean < 0.7
+    assert max(measured_s for measured_s, _ in both) > 0.7
+    assert max(simulated_s for _, simulated_s in both) > 0.7
+
+
+@pytest.mark.parametrize("content", ["", "5\n3\n", "fast\n", "0\n"])
+def test_a_demo_over_what_is_no_recording_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.up").write_text(content)
+    with running("demo", "--link-trace", str(tmp_path / "bad.up"), "-o", str(tmp_path / "out")) as process:
+        _refused(process, "link-trace")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_device_loses_no_task_when_its_edge_is_killed(tmp_path: Path) -> None:
@@ -291,6 +354,7 @@ def test_a_busy_port_is_one_line() -> None:
         (["demo", "--devices", "0"], "devices"),
         (["demo", "--data", "/nonexistent"], "data = '/nonexistent'"),
         (["demo", "--tasks", "0"], "tasks"),
+        (["demo", "--link-trace", "/nonexistent"], "link-trace = '/nonexistent'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], says: str, tmp_path: Path) -> None:

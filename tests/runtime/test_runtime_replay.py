@@ -10,6 +10,8 @@ import pytest
 
 from offramp.errors import OfframpError
 from offramp.instance import draw_instance
+from offramp.link import TraceLink
+from offramp.linked_state import Replay
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients
 from offramp.runtime.demo import DemoRun
@@ -46,6 +48,37 @@ def test_a_run_without_surprises_is_what_was_simulated(recorded: Path) -> None:
         for stage, measured_s in row["measured"].items():
             if measured_s is not None and row["simulated"][stage] is not None:
                 assert measured_s == pytest.approx(row["simulated"][stage], abs=1e-6)
+
+
+def test_a_run_over_recorded_links_is_rehearsed_over_them(
+    tmp_path: Path, four_exits: tuple[ExitCoefficients, ...]
+) -> None:
+    """A link that pauses in every second: a rehearsal that took its mean for granted would be far off."""
+    links = Replay(TraceLink(np.arange(9, 601, 3, dtype=np.int64).repeat(2)), start_s=0.25)
+    links.recording.instants_ms[-1] = 1000
+    mean = links.recording.bandwidth_bytes_per_s
+    scenario = Scenario(tasks=60, devices=2, k=6.0, bandwidth_bytes_per_s=mean)
+    instance = draw_instance(scenario, four_exits, np.random.default_rng(4))
+    records = rehearse(instance, Myopic(), links=links.links(instance.system))
+    summary = summarise(records, [exit.accuracy for exit in four_exits])
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(DemoRun(instance, records, summary, "myopic", 0, links=links).to_dict()))
+    report = replay(load_run(path))
+    assert report["declared"]["finish_error"]["p95"] == pytest.approx(0.0, abs=1e-6)
+    assert report["same_decisions_on_time_share"] == report["on_time_share"]
+    assert report["terms"]["link_delay_s"] == pytest.approx(0.0, abs=1e-6)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"links": None}))
+    assert replay(load_run(path))["declared"]["finish_error"]["p95"] > 0.05
+
+
+@pytest.mark.parametrize(
+    "links", [{"start_s": 0, "instants_ms": [3, 2]}, {"start_s": -1, "instants_ms": [3]}, {}]
+)
+def test_links_that_are_no_recording_are_one_line(recorded: Path, links: dict[str, object]) -> None:
+    recorded.write_text(json.dumps(json.loads(recorded.read_text()) | {"links": links}))
+    with pytest.raises(OfframpError):
+        load_run(recorded)
 
 
 def test_a_surprise_is_seen_where_it_was(recorded: Path) -> None:

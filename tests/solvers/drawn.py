@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -51,6 +54,16 @@ def build(
         for arrival in arrivals
     )
     return Instance(system, drawn)
+
+
+def build_small(rng: np.random.Generator) -> Instance:
+    """M <= 5, N <= 3, u <= 2: with more choices for each cut still little enough for brute force."""
+    return build(rng, int(rng.integers(1, 6)), int(rng.integers(1, 4)), int(rng.integers(1, 3)), 2, 20)
+
+
+def with_exits(instance: Instance, exits: Iterable[ExitCoefficients]) -> Instance:
+    """The same tasks on a system with other exits."""
+    return replace(instance, system=replace(instance.system, exits=tuple(exits)))
 
 
 @st.composite

@@ -7,18 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn import TICK_S, build
+from drawn import TICK_S, build, build_small, with_exits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judges import brute_force, recomputed_gain
+from judges import brute_force
+from proofs import check_bounds, check_optimum
 
 from offramp.instance import Instance, parse_instance
-from offramp.options import System
 from offramp.profile import ExitCoefficients
-from offramp.schedule import Schedule
-from offramp.simulator import simulate_named
-from offramp.solvers import Exact, SerialDp
-from offramp.solvers.network_bound import NetworkBound
+from offramp.solvers import Exact
 from offramp.tables import LayerTable, Side
 
 
@@ -39,50 +36,21 @@ def with_tables(instance: Instance, rng: np.random.Generator) -> Instance:
         places = [(side, layer) for side in sides for layer in range(1, exit.layers + 1)]
         return replace(exit, tables=tuple(table(*place) for place in places if rng.random() < 0.6))
 
-    old = instance.system
-    exits = tuple(tabled(exit) for exit in old.exits)
-    system = System(exits, old.device_slowdown, old.bandwidth_bytes_per_s, old.gain, old.network)
-    return Instance(system, instance.tasks)
-
-
-def decisions(schedule: Schedule) -> list[tuple[int, int]]:
-    return [(row.exit, row.cut) for row in schedule.tasks]
+    return with_exits(instance, map(tabled, instance.system.exits))
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=150)
 def test_exact_equals_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    plain = build(rng, int(rng.integers(1, 6)), int(rng.integers(1, 4)), int(rng.integers(1, 3)), 2, 20)
-    instance = with_tables(plain, rng)
-
-    schedule = Exact().solve(instance)
-
-    assert schedule.status == "optimal"
-    assert schedule.gain == pytest.approx(brute_force(instance), abs=1e-9)
-    assert schedule.gain == pytest.approx(recomputed_gain(instance, decisions(schedule)), abs=1e-9)
+    check_optimum(with_tables(build_small(rng), rng))
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
 def test_serial_dp_and_policies_recompute_and_bounds_hold(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    instance = with_tables(build(rng, 20, 2, 3, 3, 15), rng)
-
-    serial = SerialDp(slot_s=TICK_S).solve(instance)
-    optimum = Exact().solve(instance)
-    bound = NetworkBound(rounds=5).solve(instance)
-
-    assert serial.gain == pytest.approx(recomputed_gain(instance, decisions(serial)), abs=1e-9)
-    assert optimum.upper_bound is not None
-    assert serial.gain <= optimum.upper_bound + 1e-9
-    assert bound.upper_bound is not None
-    for policy in ("random", "myopic"):
-        paper = simulate_named(instance, policy, "paper", np.random.default_rng(0))
-        assert paper.gain == pytest.approx(recomputed_gain(instance, decisions(paper)), abs=1e-9)
-        assert paper.gain <= optimum.upper_bound + 1e-9
-        gain = simulate_named(instance, policy, "network", np.random.default_rng(0)).gain
-        assert gain <= bound.upper_bound + 1e-9
+    check_bounds(with_tables(build(rng, 20, 2, 3, 3, 15), rng))
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -12,7 +12,9 @@ from offramp.cli import demo, doctor, figures, model, policy, runtime, simulatio
 from offramp.cli.bench import bench
 from offramp.cli.bundle import bundle
 from offramp.cli.certs import certs
+from offramp.cli.compare import compare
 from offramp.cli.config import config
+from offramp.cli.profiling import profile
 from offramp.errors import OfframpError
 
 app = typer.Typer(
@@ -41,12 +43,12 @@ def _root(
 
 app.command()(simulation.stream)
 app.command()(simulation.simulate)
-app.command()(simulation.compare)
+app.command()(compare)
 app.command()(solve.solve)
 app.command()(model.inspect)
 app.command()(bundle)
 app.command()(model.evaluate)
-app.command()(model.profile)
+app.command()(profile)
 app.command()(figures.figure)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

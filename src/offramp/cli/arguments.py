@@ -1,11 +1,10 @@
-"""Options that several commands share, and how they print."""
+"""What commands make of options that they share, and how they print."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -19,63 +18,13 @@ from rich.progress import (
 )
 
 from offramp.errors import OfframpError
+from offramp.observation import TIMINGS, Timing
 from offramp.profile import ExitCoefficients
 from offramp.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
     from offramp.experiments.engine import Engine
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ScenarioFile = Annotated[
-    Path | None, typer.Option("--scenario", help="Scenario file (JSON); without it the reference scenario.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same output.")]
-Tasks = Annotated[int | None, typer.Option("--tasks", help="Tasks in the stream, M.")]
-Devices = Annotated[int | None, typer.Option("--devices", help="Devices, N.")]
-ArrivalProbability = Annotated[
-    float | None, typer.Option("--p", help="Probability that a slot brings a task to the system, in (0, 1].")
-]
-BudgetFactor = Annotated[
-    float | None, typer.Option("--k", help="Slots of budget for each input of a task, > 0.")
-]
-SlotLength = Annotated[float | None, typer.Option("--slot-s", help="Length of a slot, seconds, > 0.")]
-Assume = Annotated[
-    Path | None,
-    typer.Option("--assume", help="Scenario that the policy is told, where it is not the tasks' own."),
-]
-Adapt = Annotated[
-    bool,
-    typer.Option(
-        "--adapt/--no-adapt", help="Whether planner and lookahead may plan anew for changed traffic."
-    ),
-]
-EdgeWorkers = Annotated[
-    int | None,
-    typer.Option("--edge-workers", help="Tasks that the edge computes at the same time (network timing)."),
-]
-MaxBatch = Annotated[
-    int | None,
-    typer.Option("--max-batch", help="Waiting tasks that the edge may run together (network timing)."),
-]
-BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", help="Model bundle whose profile to use; without it the bundled one."),
-]
-
-Codecs = Annotated[
-    str | None,
-    typer.Option("--codecs", help="Offer these codecs for what crosses, with commas, or all that pay."),
-]
-
-CORES = os.cpu_count() or 1
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes, where the engine is local.")]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="Where the work runs: local, or ray for a cluster of machines.")
-]
-Address = Annotated[
-    str | None,
-    typer.Option("--address", help="The Ray cluster, as HOST:PORT; without it what RAY_ADDRESS says."),
-]
 
 errors = Console(stderr=True, highlight=False)
 """Progress and notes go to standard error, so that standard output stays the result."""
@@ -98,15 +47,23 @@ def scenario_from(
     )
 
 
+def timing_of(name: str) -> Timing:
+    """A timing model by its name. Raises OfframpError."""
+    for timing in TIMINGS:
+        if name == timing:
+            return timing
+    raise OfframpError("timing", name, f"one of {', '.join(TIMINGS)}", "choose one of these")
+
+
 def exits_of(bundle: Path | None, codecs: str | None = None) -> tuple[ExitCoefficients, ...]:
     """The measured coefficients of a bundle's exits, on its profile's host, with codecs if some are named.
 
     Raises OfframpError if it has none, or for a codec that does not exist or was not measured.
     """
+    from offramp.host_profile import exit_coefficients, load_profile, measured_codecs
     from offramp.model.bundle import PROFILE_NAME, default_bundle_path, read_manifest
     from offramp.model.codecs import named_codecs
-    from offramp.options import worthwhile
-    from offramp.profile import exit_coefficients, load_profile, measured_codecs
+    from offramp.worthwhile import worthwhile
 
     folder = default_bundle_path() if bundle is None else bundle
     manifest = read_manifest(folder)

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offramp.cli.arguments import JsonFlag, Seed, print_json, progress_bar
-from offramp.cli.runtime import Data, RuntimeBundle
+from offramp.cli.arguments import print_json, progress_bar
+from offramp.cli.options import Data, JsonFlag, RuntimeBundle, Seed
 
 
 def bench(
@@ -36,7 +36,8 @@ def bench(
     from offramp.link import parse_rate
     from offramp.model.bundle import load_bundle
     from offramp.runtime.bound import ROUNDS, against_bound, spaced
-    from offramp.runtime.demo import DemoSettings, check_settings
+    from offramp.runtime.demo import check_settings
+    from offramp.runtime.demo_processes import DemoSettings
     from offramp.runtime.samples import samples_for
     from offramp.validation import dump_json, write_atomically
 

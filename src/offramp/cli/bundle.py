@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.arguments import JsonFlag, print_json
-from offramp.cli.model import measured_profile, measured_right
+from offramp.cli.arguments import print_json
+from offramp.cli.model import measured_right
+from offramp.cli.options import InputSeed, JsonFlag
+from offramp.cli.profiling import measured_profile
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def bundle(
     limit_s: Annotated[
         float, typer.Option("--limit-s", min=0, help="Stop measuring times early after so many seconds.")
     ] = 120.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the inputs and of the order.")] = 0,
+    seed: InputSeed = 0,
     json_: JsonFlag = False,
 ) -> None:
     """Make any ONNX file a bundle that edge, device and demo run: with its accuracies, and this host's profile."""

@@ -14,11 +14,11 @@ from rich.table import Table
 from offramp.cli.arguments import errors
 
 if TYPE_CHECKING:
+    from offramp.host_profile import HostProfile
     from offramp.images import ImageSet
     from offramp.model.bundle import Bundle
     from offramp.model.codec_profiler import Coded
     from offramp.model.executor import ChainExecutor
-    from offramp.profile import HostProfile
 
 MeasuredCodecs = Annotated[
     str | None,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli.arguments import JsonFlag, errors, print_json
+from offramp.cli.arguments import errors, print_json
+from offramp.cli.options import JsonFlag
 from offramp.runtime.configuration import (
     TABLES,
     Configuration,

@@ -10,33 +10,31 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offramp.cli.arguments import (
+from offramp.cli.arguments import errors, print_json, progress_bar, scenario_from
+from offramp.cli.options import (
     Adapt,
     ArrivalProbability,
     Assume,
     BudgetFactor,
-    Devices,
-    EdgeWorkers,
-    JsonFlag,
-    MaxBatch,
-    ScenarioFile,
-    Seed,
-    SlotLength,
-    errors,
-    print_json,
-    progress_bar,
-    scenario_from,
-)
-from offramp.cli.report import counts_table, options_table
-from offramp.cli.runtime import (
     Confidence,
     Data,
+    Devices,
     EdgeCodecs,
+    EdgeWorkers,
+    JsonFlag,
+    LinkStart,
+    LinkTrace,
+    MaxBatch,
     PolicyFile,
     PolicyName,
     RuntimeBundle,
-    policy_or_default,
+    ScenarioFile,
+    Seed,
+    SlotLength,
+    Tasks,
 )
+from offramp.cli.report import counts_table, options_table
+from offramp.cli.runtime import policy_or_default
 from offramp.errors import MissingExtraError, OfframpError
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    tasks: Annotated[int, typer.Option("--tasks", help="Tasks in the stream.")] = 100,
+    tasks: Tasks = 100,
     devices: Devices = None,
     policy: PolicyName = None,
     policy_file: PolicyFile = None,
@@ -62,6 +60,8 @@ def demo(
     confidence: Confidence = None,
     edge_workers: EdgeWorkers = None,
     max_batch: MaxBatch = None,
+    link_trace: LinkTrace = None,
+    link_start_s: LinkStart = 0.0,
     record: Annotated[
         Path | None, typer.Option("--record", help="Write the run here too, for offramp replay.")
     ] = None,
@@ -74,7 +74,8 @@ def demo(
     import numpy as np
 
     from offramp.model.bundle import load_bundle
-    from offramp.runtime.demo import DemoSettings, check_settings, run_demo
+    from offramp.runtime.demo import check_settings, over_recording, run_demo
+    from offramp.runtime.demo_processes import DemoSettings
     from offramp.runtime.samples import samples_for
     from offramp.scenario import load_scenario
     from offramp.validation import dump_json, write_atomically
@@ -92,6 +93,8 @@ def demo(
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = policy_or_default(policy)
     settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs, confidence)
+    if link_trace is not None:
+        settings = over_recording(settings, link_trace, link_start_s)
     check_settings(settings)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))

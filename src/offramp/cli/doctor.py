@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from offramp.cli.arguments import JsonFlag, print_json
+from offramp.cli.arguments import print_json
+from offramp.cli.options import JsonFlag
 from offramp.errors import OfframpError
 
 EXTRAS: dict[str, tuple[str, ...]] = {

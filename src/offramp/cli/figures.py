@@ -8,13 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from offramp.cli.arguments import (
-    CORES,
-    Address,
-    BundleOption,
-    EngineName,
-    Jobs,
-    JsonFlag,
-    ScenarioFile,
     engine_of,
     errors,
     exits_of,
@@ -22,8 +15,20 @@ from offramp.cli.arguments import (
     print_json,
     progress_bar,
     scenario_from,
+    timing_of,
 )
-from offramp.cli.simulation import TimingOption, timing_of
+from offramp.cli.options import (
+    ALL_POLICIES,
+    CORES,
+    Address,
+    BundleOption,
+    EngineName,
+    Jobs,
+    JsonFlag,
+    PolicyNames,
+    ScenarioFile,
+    TimingOption,
+)
 from offramp.policies import POLICIES
 
 
@@ -33,7 +38,7 @@ def figure(
         Path, typer.Option("-o", "--output", help="Folder for data, picture and finished cells.")
     ],
     timing: TimingOption = "paper",
-    policies: Annotated[str, typer.Option("--policies", help="Comma-separated names.")] = ",".join(POLICIES),
+    policies: PolicyNames = ALL_POLICIES,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Instances a cell.")] = 20,
     jobs: Jobs = CORES,
     engine: EngineName = "local",

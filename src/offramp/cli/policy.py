@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from offramp.cli.arguments import (
+from offramp.cli.arguments import check_engine, errors, exits_of, print_json, scenario_from
+from offramp.cli.options import (
     Address,
     ArrivalProbability,
     BudgetFactor,
@@ -20,11 +21,6 @@ from offramp.cli.arguments import (
     JsonFlag,
     ScenarioFile,
     Seed,
-    check_engine,
-    errors,
-    exits_of,
-    print_json,
-    scenario_from,
 )
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.policies.network_file import ALGORITHMS, TARGETS, Algorithm, Target

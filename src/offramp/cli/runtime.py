@@ -1,52 +1,36 @@
-"""`offramp edge` and `device`, and the options that the demo shares with them."""
+"""`offramp edge` and `device`."""
 
 from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from offramp.cli.arguments import (
+from offramp.cli.arguments import check_engine, errors, print_json, progress_bar, scenario_from
+from offramp.cli.config import from_file
+from offramp.cli.options import (
     Adapt,
     Address,
+    Confidence,
+    Data,
+    EdgeCodecs,
     EngineName,
     JsonFlag,
+    PolicyFile,
+    PolicyName,
+    RuntimeBundle,
     Seed,
     SlotLength,
-    check_engine,
-    errors,
-    print_json,
-    progress_bar,
-    scenario_from,
 )
-from offramp.cli.config import from_file
 from offramp.cli.report import counts_table
-from offramp.policies import POLICIES
 from offramp.runtime import report_handshakes
 from offramp.runtime.configuration import DeviceConfig, EdgeConfig
 from offramp.runtime.logs import start_logging
 
-if TYPE_CHECKING:
-    pass
-
-RuntimeBundle = Annotated[
-    Path | None, typer.Option("--bundle", help="Model bundle; without it the one that is shipped.")
-]
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data set; else OFFRAMP_DATA, the hub.")
-]
-PolicyName = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help=f"One of {', '.join(POLICIES)}; without it planner, or myopic where the research extra is missing.",
-    ),
-]
-PolicyFile = Annotated[Path | None, typer.Option("--policy-file", help="A trained policy's file.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Plain text also off loopback.")]
 Certs = Annotated[
     Path | None, typer.Option("--certs", help="Folder with ca.pem and this side's pair: mutual TLS.")
@@ -56,17 +40,10 @@ MetricsPort = Annotated[
 ]
 LogFormat = Annotated[str, typer.Option("--log-format", help="text or json, on standard error.")]
 MaxSize = Annotated[int, typer.Option("--max-size", help="Most inputs in one task.")]
-EdgeCodecs = Annotated[
-    str,
-    typer.Option(
-        "--codecs",
-        help="Codecs that decisions may name, with commas, or all; without it tensors cross as they are.",
-    ),
-]
 Workers = Annotated[
     int, typer.Option("--workers", help="Tasks that the edge computes at the same time, one core each.")
 ]
-MaxBatch = Annotated[
+EdgeBatch = Annotated[
     int,
     typer.Option("--max-batch", help="Waiting tasks of one exit and cut that a worker may run together."),
 ]
@@ -101,7 +78,7 @@ def edge(
     max_size: MaxSize = _EDGE.max_size,
     codecs: EdgeCodecs = _EDGE.codecs,
     workers: Workers = _EDGE.workers,
-    max_batch: MaxBatch = _EDGE.max_batch,
+    max_batch: EdgeBatch = _EDGE.max_batch,
     client_port: ClientPort = _EDGE.client_port,
     engine: EngineName = _EDGE.engine,
     address: Address = _EDGE.address,
@@ -145,15 +122,6 @@ def edge(
 
     with cluster(address) as ray:
         run_edge(settings, partial(RemoteTails, ray, workers=workers))
-
-
-Confidence = Annotated[
-    float | None,
-    typer.Option(
-        "--confidence",
-        help="Share of tasks whose lateness plans allow for, in 0.5..0.99; at first by the profile's residuals.",
-    ),
-]
 
 
 def device(

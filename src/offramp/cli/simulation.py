@@ -1,8 +1,7 @@
-"""`offramp stream`, `simulate` and `compare`."""
+"""`offramp stream` and `simulate`."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,21 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    engine_of,
+    errors,
+    exits_of,
+    print_json,
+    scenario_from,
+    timing_of,
+)
+from offramp.cli.links import ESTIMATE, replay_of
+from offramp.cli.options import (
     CORES,
     Adapt,
     Address,
     ArrivalProbability,
     Assume,
+    AssumeLink,
     BudgetFactor,
     BundleOption,
     Codecs,
@@ -24,86 +33,25 @@ from offramp.cli.arguments import (
     EngineName,
     Jobs,
     JsonFlag,
+    LinkStart,
+    LinkTrace,
     MaxBatch,
+    PolicyFile,
     ScenarioFile,
     Seed,
     SlotLength,
     Tasks,
-    engine_of,
-    errors,
-    exits_of,
-    names_of,
-    print_json,
-    progress_bar,
-    scenario_from,
+    TimingOption,
 )
 from offramp.errors import OfframpError
-from offramp.observation import TIMINGS, Timing
+from offramp.observation import Timing
 from offramp.policies import POLICIES
 
 if TYPE_CHECKING:
-    from offramp.experiments.compare import PolicyRow
-    from offramp.experiments.statistics import Interval
     from offramp.instance import Instance
     from offramp.linked_state import Replay
     from offramp.scenario import Scenario
     from offramp.schedule import Schedule
-
-TimingOption = Annotated[str, typer.Option("--timing", help="Timing model: paper or network.")]
-
-
-def timing_of(name: str) -> Timing:
-    """A timing model by its name. Raises OfframpError."""
-    for timing in TIMINGS:
-        if name == timing:
-            return timing
-    raise OfframpError("timing", name, f"one of {', '.join(TIMINGS)}", "choose one of these")
-
-
-ESTIMATE, MEAN = "estimate", "mean"
-LinkTrace = Annotated[
-    Path | None,
-    typer.Option("--link-trace", help="Recorded uplink (Mahimahi) that every device's link replays."),
-]
-LinkStart = Annotated[
-    float,
-    typer.Option("--link-start-s", min=0, help="Where in the recording the first device begins, seconds."),
-]
-AssumeLink = Annotated[
-    str,
-    typer.Option(
-        "--assume-link", help="What is decided on with --link-trace: estimate, mean, or a rate as 1000kbit."
-    ),
-]
-
-
-def replay_of(path: Path | None, start_s: float, assume: str, timing: Timing) -> Replay | None:
-    """Recorded links and what to take them for; None without a recording. Raises OfframpError."""
-    from offramp.link import load_trace, parse_rate
-    from offramp.linked_state import Replay
-
-    if path is None:
-        if assume != ESTIMATE:
-            raise OfframpError("assume-link", assume, "only with --link-trace", "name a recorded uplink")
-        return None
-    if timing != "network":
-        raise OfframpError("timing", timing, "must be network with --link-trace", "add --timing network")
-    recording = load_trace(path, 0.0, 0.0)
-    if assume == ESTIMATE:
-        return Replay(recording, start_s)
-    assumed = recording.bandwidth_bytes_per_s if assume == MEAN else parse_rate(assume)
-    return Replay(recording, start_s, assumed)
-
-
-def link_description(replay: Replay | None, path: Path | None) -> dict[str, object] | None:
-    """What is printed about recorded links."""
-    if replay is None or path is None:
-        return None
-    return {
-        "trace": path.name,
-        "mean_bytes_per_s": replay.recording.bandwidth_bytes_per_s,
-        "assumed_bytes_per_s": replay.assumed,
-    }
 
 
 def stream(
@@ -142,9 +90,7 @@ def simulate(
     policy: Annotated[str, typer.Option("--policy", help=f"One of {', '.join(POLICIES)}.")] = "",
     timing: TimingOption = "paper",
     seed: Seed = 0,
-    policy_file: Annotated[
-        Path | None, typer.Option("--policy-file", help="A trained policy's file.")
-    ] = None,
+    policy_file: PolicyFile = None,
     assume: Assume = None,
     adapt: Adapt = True,
     edge_workers: EdgeWorkers = None,
@@ -258,100 +204,3 @@ def print_schedule(schedule: Schedule, title: str) -> None:
     console.print(f"on time {met} of {total}, gain {schedule.gain:.4f}, bound {bound}, {schedule.status}")
     if schedule.notice is not None:
         errors.print(f"note: {schedule.notice}", soft_wrap=True)
-
-
-def compare(
-    scenario: ScenarioFile = None,
-    policies: Annotated[str, typer.Option("--policies", help="Comma-separated names.")] = ",".join(POLICIES),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Instances, with seeds 0, 1, ...")] = 20,
-    timing: TimingOption = "paper",
-    tasks: Tasks = None,
-    devices: Devices = None,
-    p: ArrivalProbability = None,
-    k: BudgetFactor = None,
-    slot_s: SlotLength = None,
-    bundle: BundleOption = None,
-    codecs: Codecs = None,
-    edge_workers: EdgeWorkers = None,
-    max_batch: MaxBatch = None,
-    optimum: Annotated[bool, typer.Option(help="Solve or bound each instance, too.")] = True,
-    link_trace: LinkTrace = None,
-    link_start_s: LinkStart = 0.0,
-    assume_link: AssumeLink = ESTIMATE,
-    engine: EngineName = "local",
-    address: Address = None,
-    json_: JsonFlag = False,
-) -> None:
-    """Compare policies on the same instances: mean gain, on-time share, accuracy, with 95 % intervals."""
-    from offramp.experiments import compare as experiment
-
-    names = names_of(policies, POLICIES, "policies")
-    drawn_from = scenario_from(
-        scenario,
-        tasks=tasks,
-        devices=devices,
-        p=p,
-        k=k,
-        slot_s=slot_s,
-        edge_workers=edge_workers,
-        max_batch=max_batch,
-    )
-    chosen = timing_of(timing)
-    replay = replay_of(link_trace, link_start_s, assume_link, chosen)
-    # No solver bounds what recorded links allow.
-    optimum = optimum and replay is None
-    steps = experiment.compare(
-        drawn_from,
-        exits_of(bundle, codecs),
-        names,
-        seeds,
-        chosen,
-        optimum,
-        replay,
-        engine_of(engine, address, jobs=1),
-    )
-    rows: list[PolicyRow] = []
-    with progress_bar(json_) as progress:
-        bar = progress.add_task("seeds", total=seeds)
-        for done, result in steps:
-            progress.update(bar, completed=done)
-            rows = result or rows
-    if json_:
-        print_json(
-            {
-                "scenario": drawn_from.model_dump(mode="json"),
-                "timing": chosen,
-                "seeds": seeds,
-                "links": link_description(replay, link_trace),
-                "policies": [row.to_dict() for row in rows],
-            }
-        )
-    else:
-        _print_comparison(rows, f"{seeds} seeds, {chosen} timing, mean ± 95 % interval")
-
-
-def _print_comparison(rows: list[PolicyRow], title: str) -> None:
-    table = Table(title=title)
-    table.add_column("policy")
-    for heading in ("gain", "on time", "accuracy", "of optimum"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row.policy,
-            _shown(row.gain, "{:.2f}"),
-            _shown(row.on_time_share, "{:.3f}"),
-            _shown(row.accuracy, "{:.3f}"),
-            "" if row.share_of_optimum is None else f"{row.share_of_optimum:.3f}",
-        )
-    Console().print(table)
-    for row in rows:
-        if row.notice is not None:
-            errors.print(f"note: {row.notice}", soft_wrap=True)
-
-
-def _shown(interval: Interval, form: str) -> str:
-    if math.isnan(interval.mean):
-        return "–"
-    if math.isnan(interval.half_width):
-        return form.format(interval.mean)
-    return f"{form.format(interval.mean)} ± {form.format(interval.half_width)}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.arguments import JsonFlag, progress_bar
+from offramp.cli.arguments import progress_bar
+from offramp.cli.options import JsonFlag
 from offramp.errors import OfframpError
 from offramp.solvers import SOLVERS, Exact, NetworkBound, SerialDp
 

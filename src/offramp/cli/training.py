@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from offramp.cli.arguments import JsonFlag, Seed, errors, print_json
+from offramp.cli.arguments import errors, print_json
+from offramp.cli.options import Data, JsonFlag, Seed
 from offramp.errors import MissingExtraError, OfframpError
 from offramp.training.settings import AUTO, EXIT_WEIGHTS, ExitTraining, TrainingSettings
 
@@ -27,14 +30,14 @@ if TYPE_CHECKING:
 
 _DEFAULT, _EXIT_DEFAULT = TrainingSettings(), ExitTraining()
 
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Image folder; without it OFFRAMP_DATA or the hub.")
+Distillation = Annotated[
+    float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
 ]
 
 
 def train_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder, for checkpoint and log.")],
-    data: DataOption = None,
+    data: Data = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images. May be changed before the cool-down.")
     ] = _DEFAULT.epochs,
@@ -57,9 +60,7 @@ def train_model(
             show_default=",".join(f"{weight:g}" for weight in _DEFAULT.exit_weights),
         ),
     ] = None,
-    distillation: Annotated[
-        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
-    ] = _DEFAULT.distillation,
+    distillation: Distillation = _DEFAULT.distillation,
     smoothing: Annotated[
         float, typer.Option(help="Label smoothing of the cross-entropy.")
     ] = _DEFAULT.smoothing,
@@ -111,14 +112,7 @@ def train_model(
         views=views,
     )
     training, test = load_images(data, "train"), load_images(data, "test")
-    with _share_bar(json_) as bar:
-        task = bar.add_task("training", total=1.0)
-
-        def show(message: str, share: float, finished: bool) -> None:
-            if finished:
-                bar.console.print(message, soft_wrap=True)
-            bar.update(task, completed=share, description=message.partition("  train")[0])
-
+    with _epochs_shown(json_) as show:
         try:
             done = train(training, test, output, settings, teacher=taught_by, resume=resume, progress=show)
         except KeyboardInterrupt:
@@ -152,10 +146,8 @@ def attach_exits(
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images.")
     ] = _EXIT_DEFAULT.epochs,
-    distillation: Annotated[
-        float, typer.Option(help="Share of an early exit's loss that comes from the last exit's answer.")
-    ] = _EXIT_DEFAULT.distillation,
-    data: DataOption = None,
+    distillation: Distillation = _EXIT_DEFAULT.distillation,
+    data: Data = None,
     seed: Seed = 0,
     json_: JsonFlag = False,
 ) -> None:
@@ -167,14 +159,7 @@ def attach_exits(
     settings = ExitTraining(epochs=epochs, seed=seed, trunk=trunk, distillation=distillation)
     training, test = load_images(data, "train"), load_images(data, "test")
     names = AUTO if at == AUTO else tuple(name.strip() for name in at.split(","))
-    with _share_bar(json_) as bar:
-        task = bar.add_task("training", total=1.0)
-
-        def show(message: str, share: float, finished: bool) -> None:
-            if finished:
-                bar.console.print(message, soft_wrap=True)
-            bar.update(task, completed=share, description=message)
-
+    with _epochs_shown(json_) as show:
         try:
             manifest = attach_train_export(
                 module,
@@ -198,7 +183,7 @@ def attach_exits(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Bundle folder to write.")],
-    data: DataOption = None,
+    data: Data = None,
     json_: JsonFlag = False,
 ) -> None:
     """Export a run's last checkpoint to a bundle: one ONNX file, with its accuracy on the test images."""
@@ -241,8 +226,10 @@ def _need_training() -> None:
             raise MissingExtraError(package, "train")
 
 
-def _share_bar(quiet: bool) -> Progress:
-    return Progress(
+@contextmanager
+def _epochs_shown(quiet: bool) -> Iterator[Callable[[str, float, bool], None]]:
+    """What shows how far a training is: told what it does, the share that is done, and whether an epoch has ended."""
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -250,4 +237,12 @@ def _share_bar(quiet: bool) -> Progress:
         TimeRemainingColumn(),
         console=errors,
         disable=quiet,
-    )
+    ) as bar:
+        task = bar.add_task("training", total=1.0)
+
+        def show(message: str, share: float, finished: bool) -> None:
+            if finished:
+                bar.console.print(message, soft_wrap=True)
+            bar.update(task, completed=share, description=message.partition("  train")[0])
+
+        yield show

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from offramp import equations
 from offramp.equations import FloatArray, IntArray
-from offramp.fleet.edge_kernels import Standing, World, add_job, count, forecast
+from offramp.fleet.edge_kernels import add_job, count, forecast
 from offramp.fleet.tally import UNFINISHED
+from offramp.fleet.world import Standing, World
 from offramp.policies.planning.network_kernels import edge_start
 from offramp.policies.planning.shared_kernels import (
     network_arrival,

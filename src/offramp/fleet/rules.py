@@ -12,8 +12,9 @@ from numba.extending import overload
 
 from offramp import equations
 from offramp.equations import BoolArray, FloatArray, IntArray
-from offramp.fleet.edge_kernels import Standing, World, has_room, run_edge
+from offramp.fleet.edge_kernels import has_room, run_edge
 from offramp.fleet.kernels import Found, commit, find, predict
+from offramp.fleet.world import Standing, World
 from offramp.policies import ddqn_kernels, ddqn_paper_kernels
 from offramp.policies.planning import network_kernels, paper_kernels
 from offramp.policies.planning.problem import Grid, Options, Terms

@@ -10,7 +10,7 @@ import numpy as np
 from offramp.equations import FloatArray, tail_durations
 from offramp.errors import OfframpError
 from offramp.fleet import rules
-from offramp.fleet.edge_kernels import Standing, World
+from offramp.fleet.world import Standing, World
 from offramp.observation import Timing
 from offramp.options import OptionTable, System, decode_duration
 from offramp.policies import POLICIES, Policy

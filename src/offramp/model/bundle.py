@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from offramp.errors import OfframpError
+from offramp.host_profile import HostProfile, exit_coefficients, load_profile
 from offramp.model.blocks import BranchyModel, load_model
-from offramp.profile import ExitCoefficients, HostProfile, exit_coefficients, load_profile
+from offramp.profile import ExitCoefficients
 from offramp.validation import parse_json, read_text, write_atomically
 
 MANIFEST_NAME = "bundle.json"

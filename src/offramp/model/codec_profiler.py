@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.equations import FloatArray, linear
+from offramp.host_profile import CodecProfile, HostProfile
 from offramp.model.codecs import CODECS, Codec, codecs_for
 from offramp.model.evaluate import labels_of
 from offramp.model.executor import ChainExecutor
@@ -18,7 +19,6 @@ from offramp.model.fit import fit_line
 from offramp.model.inputs import image_inputs
 from offramp.model.profiler import MIN_REPEATS, USUAL_REPEATS, clock_for
 from offramp.model.tensors import Array, check_tensors
-from offramp.profile import CodecProfile, HostProfile
 
 LEAST_SAVING = 0.05
 """A codec that saves a smaller share of a cut's bytes is not worth a row."""

@@ -16,11 +16,11 @@ import onnxruntime as ort
 from offramp import __version__
 from offramp.equations import FloatArray
 from offramp.errors import OfframpError
+from offramp.host_profile import ExitProfile, HostDescription, HostProfile, LayerProfile
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
 from offramp.model.inputs import random_inputs
 from offramp.model.tensors import Array
-from offramp.profile import ExitProfile, HostDescription, HostProfile, LayerProfile
 from offramp.tables import is_linear, rising
 
 DEFAULT_SIZES = tuple(range(1, 11))

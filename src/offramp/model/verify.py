@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from offramp.equations import FloatArray, linear
+from offramp.host_profile import HostProfile
 from offramp.model.executor import ChainExecutor, WholeModel
 from offramp.model.inputs import random_inputs
 from offramp.model.profiler import clock_for
 from offramp.model.tensors import relative_error
-from offramp.profile import HostProfile
 
 CHECK_SIZES = (1, 3, 10)
 

@@ -14,17 +14,20 @@ from statistics import median
 
 import numpy as np
 
+from offramp import equations
 from offramp.errors import OfframpError
 from offramp.model.bundle import Bundle
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
-from offramp.options import worthwhile
-from offramp.runtime.demo import DemoRun, DemoSettings, run_demo
+from offramp.profile import ExitCoefficients
+from offramp.runtime.demo import DemoRun, run_demo
+from offramp.runtime.demo_processes import DemoSettings
 from offramp.runtime.edge_main import exits_with, load_executor
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.workload import Samples
 from offramp.scenario import Scenario
 from offramp.streams import Bernoulli
+from offramp.worthwhile import worthwhile
 
 ROUNDS = 2
 """Runs of the tasks, with bare runs of their parts in between: both see the same hours of a busy machine."""
@@ -105,16 +108,17 @@ def spaced(bundle: Bundle, codecs: str, tasks: int, bandwidth_bytes_per_s: float
     )
     exits = worthwhile(exits_with(bundle, codecs))
     largest = base.sizes.model_dump()["high"]
-    longest_s = max(
-        float(
-            exit.layer_s("edge", largest).sum()
-            + np.polyval(exit.output_bytes[0], largest) / bandwidth_bytes_per_s
-        )
-        for exit in exits
-    )
+    longest_s = max(_at_once_s(exit, largest, bandwidth_bytes_per_s) for exit in exits)
     return base.model_copy(
         update={"slot_s": SPACE * longest_s + 0.02, "arrivals": Bernoulli(probability=1.0)}
     )
+
+
+def _at_once_s(exit: ExitCoefficients, size: int, bandwidth_bytes_per_s: float) -> float:
+    """Uploading a task as it is and computing all of it on the edge, seconds."""
+    input_bytes = equations.linear(exit.output_bytes[:1], size)
+    upload_s = equations.upload_duration(input_bytes, bandwidth_bytes_per_s)
+    return float(exit.layer_s("edge", size).sum() + upload_s[0])
 
 
 class _BareParts:
@@ -153,7 +157,7 @@ def _against(
         assert record.measured.finish_s is not None
         rows.append((record.measured.finish_s - record.arrival_s, head_s, link_s, tail_s))
     measured, head, link, tail = np.array(rows).T
-    bound = head + link + round_trip + tail
+    bound = equations.least_duration(head, link, round_trip, tail)
     return AgainstBound(
         bandwidth_bytes_per_s=pairs[0][0].instance.system.bandwidth_bytes_per_s[0],
         tasks=len(rows),

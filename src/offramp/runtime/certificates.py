@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,6 +27,7 @@ EDGE = "edge"
 """Name of the edge's own certificate."""
 AUTHORITY_DAYS = 3650
 IDENTITY_DAYS = 365
+_Parsed = TypeVar("_Parsed")
 _BACKDATED = dt.timedelta(minutes=5)  # clocks differ a little
 
 
@@ -198,24 +200,29 @@ def _host(host: str) -> x509.GeneralName:
 
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    certificate, encoded = _certificate(folder / "ca.pem"), _read(folder / "ca.key")
-    try:
-        key = serialization.load_pem_private_key(encoded, None)
-    except ValueError:
-        key = None
+    certificate = _certificate(folder / "ca.pem")
+    return _parsed(
+        folder / "ca.key", _authority_key, "is no key of an authority", "run offramp certs init"
+    ), certificate
+
+
+def _authority_key(encoded: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(encoded, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise OfframpError(
-            "certs", str(folder / "ca.key"), "is no key of an authority", "run offramp certs init"
-        )
-    return key, certificate
+        raise ValueError("a key of another kind")
+    return key
 
 
 def _certificate(path: Path) -> x509.Certificate:
+    return _parsed(path, x509.load_pem_x509_certificate, "is no certificate", "issue it again")
+
+
+def _parsed(path: Path, parse: Callable[[bytes], _Parsed], wrong: str, remedy: str) -> _Parsed:
     encoded = _read(path)
     try:
-        return x509.load_pem_x509_certificate(encoded)
+        return parse(encoded)
     except ValueError:
-        raise OfframpError("certs", str(path), "is no certificate", "issue it again") from None
+        raise OfframpError("certs", str(path), wrong, remedy) from None
 
 
 def _read(path: Path) -> bytes:
@@ -228,18 +235,11 @@ def _read(path: Path) -> bytes:
 
 
 def _serials(folder: Path, authority: x509.Certificate) -> list[int]:
-    encoded = _read(folder / "crl.pem")
-    try:
-        listed = x509.load_pem_x509_crl(encoded)
-    except ValueError:
-        raise OfframpError(
-            "certs", str(folder / "crl.pem"), "is no list of revoked ones", "restore it"
-        ) from None
+    path = folder / "crl.pem"
+    listed = _parsed(path, x509.load_pem_x509_crl, "is no list of revoked ones", "restore it")
     key = authority.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not listed.is_signature_valid(key):
-        raise OfframpError(
-            "certs", str(folder / "crl.pem"), "is not of the authority in ca.pem", "restore it"
-        )
+        raise OfframpError("certs", str(path), "is not of the authority in ca.pem", "restore it")
     return [entry.serial_number for entry in listed]
 
 

@@ -11,9 +11,9 @@ from typing import cast
 import numpy as np
 
 from offramp.model.tensors import Array, TensorSpec, check_tensors
-from offramp.runtime.client_port import HOST
 from offramp.runtime.client_protocol import Frames, Offer, Served, decode_to_client, framed
 from offramp.runtime.device_session import HEARTBEAT_S, SessionRefusedError
+from offramp.runtime.listening import HOST
 from offramp.runtime.protocol import (
     CONTROL_BYTES,
     VERSION,

@@ -7,12 +7,11 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from offramp.errors import OfframpError
 from offramp.runtime.client_protocol import Frames, Offer, decode_from_client, framed
 from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.listening import HOST, listening
 from offramp.runtime.protocol import Hello, Message, ProtocolError, Refusal, Refused
 
-HOST = "127.0.0.1"
 OPENING_S = 2.0
 """How long a new connection may take to say who it is."""
 UNREAD_BYTES = 4 * 1024 * 1024
@@ -36,15 +35,8 @@ class ClientPort:
 
     async def start(self, port: int) -> int:
         """Listen; gives the port. Raises OfframpError if that cannot be done."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(lambda: _Line(self), HOST, port)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise OfframpError(
-                "client-port", port, f"cannot be listened on ({reason})", "choose a free one"
-            ) from None
-        bound: int = self._server.sockets[0].getsockname()[1]
+        opening = asyncio.get_running_loop().create_server(lambda: _Line(self), HOST, port)
+        self._server, bound = await listening(opening, "client-port", port)
         return bound
 
     async def stop(self) -> None:

@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from offramp.errors import OfframpError
+from offramp.host_profile import CONFIDENCES
 from offramp.policies import POLICIES
-from offramp.profile import CONFIDENCES
 from offramp.runtime.logs import FORMATS, check_log_format
 from offramp.validation import one_line, read_text
 

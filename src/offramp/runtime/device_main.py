@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
-from offramp.link import make_link
-from offramp.profile import check_confidence, residual_excess
+from offramp.host_profile import check_confidence, residual_excess
+from offramp.link import Link, TraceLink, make_link
 from offramp.runtime.device_agent import DeviceAgent, Identity
 from offramp.runtime.device_connection import Endpoint
 from offramp.runtime.edge_main import cap_of, check_max_size, exits_with, load_executor
@@ -157,7 +157,7 @@ def run_device(
             await exposed.start(settings.metrics_port)
         try:
             await agent.connect()
-            await _play(settings, agent, plan, orders, stop, own.slowdown)
+            await _play(settings, agent, plan, orders, stop, own.slowdown, link)
         finally:
             await agent.close()
             drifts.append(own.speed.drift)
@@ -197,6 +197,7 @@ async def _play(
     orders: Orders,
     stop: asyncio.Event,
     slowdown: float,
+    link: Link,
 ) -> None:
     loop = asyncio.get_running_loop()
     abort = asyncio.Event()
@@ -209,7 +210,11 @@ async def _play(
     start_s = time.monotonic()
     if settings.supervised:
         emit({"event": "ready", "device": settings.device, "slowdown": slowdown})
-        start_s = float((await orders.next())["start_s"])
+        order = await orders.next()
+        start_s = float(order["start_s"])
+        if isinstance(link, TraceLink):
+            # Nothing has crossed yet: the recording may begin where it is to be at the stream's start.
+            link.origin_s = float(order.get("link_origin_s", link.origin_s))
     else:
         print(f"device {settings.device} on edge {settings.edge}; Ctrl-C drains", file=sys.stderr)
     playing = asyncio.ensure_future(agent.play(plan, start_s))

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offramp.errors import OfframpError
+from offramp.host_profile import measured_codecs
 from offramp.model.codecs import chosen_codecs, largest_payload
-from offramp.options import Gain, NetworkTerms, System, worthwhile
+from offramp.options import Gain, NetworkTerms, System
 from offramp.policies import Context, Policy, make_policy
 from offramp.policies.greedy import Myopic
-from offramp.profile import ExitCoefficients, measured_codecs
+from offramp.profile import ExitCoefficients
 from offramp.runtime.configuration import LAST_PORT, MOST_BATCH, MOST_INPUTS, MOST_WORKERS, check_policy_name
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
@@ -31,6 +32,7 @@ from offramp.runtime.protocol import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure
 from offramp.scenario import Scenario, load_scenario
+from offramp.worthwhile import worthwhile
 
 if TYPE_CHECKING:
     from offramp.model.blocks import BranchyModel

@@ -100,8 +100,12 @@ class _Part:
     record: TaskRecord
 
 
-def measured_terms(instance: Instance, records: Sequence[TaskRecord]) -> MeasuredTerms:
+def measured_terms(
+    instance: Instance, records: Sequence[TaskRecord], *, steady: bool = True
+) -> MeasuredTerms:
     """What the records of an instance's tasks show; `records[n]` is of task n.
+
+    `steady` says whether its links carried what the instance says of them at every moment.
 
     Medians over tasks, so that single stalls do not count. Tasks that the device finished alone in the edge's stead
     are left aside: their instants are of more than one plan.
@@ -121,7 +125,7 @@ def measured_terms(instance: Instance, records: Sequence[TaskRecord]) -> Measure
         tuple(factors),
         edge_factor,
         _median(_waits_s(instance, records)),
-        _median(_delays_s(parts), lambda values: float(np.quantile(values, 0.25))),
+        _median(_delays_s(parts, steady), lambda values: float(np.quantile(values, 0.25))),
         answer_s,
         tuple(spreads),
         _tail_spread(tails, edge_factor, answer_s),
@@ -179,12 +183,20 @@ def _tail_spread(tails: FloatArray, factor: float | None, answer_s: float | None
     return tuple(float(ratio) for ratio in np.maximum(ratios, LEAST_SPREAD))
 
 
-def _delays_s(parts: Sequence[_Part]) -> Iterable[float | None]:
-    """What uploads took beyond their bytes, up to the begin of the tail; most find the edge idle."""
+def _delays_s(parts: Sequence[_Part], steady: bool) -> Iterable[float | None]:
+    """What uploads took beyond their bytes, up to the begin of the tail; most find the edge idle.
+
+    Where no rate says how long the bytes take, they are taken to have crossed when the device says so.
+    """
     for part in parts:
-        record = part.record
-        if record.link_start_s is not None and record.measured.edge_start_s is not None:
-            yield max(0.0, record.measured.edge_start_s - record.link_start_s - part.upload_s)
+        start_s, sent_s = part.record.link_start_s, part.record.sent_s
+        edge_start_s = part.record.measured.edge_start_s
+        if edge_start_s is None or start_s is None:
+            continue
+        if steady:
+            yield max(0.0, edge_start_s - start_s - part.upload_s)
+        elif sent_s is not None:
+            yield max(0.0, edge_start_s - sent_s)
 
 
 def _waits_s(instance: Instance, records: Sequence[TaskRecord]) -> Iterable[float | None]:

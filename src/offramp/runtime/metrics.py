@@ -13,14 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from offramp.errors import OfframpError
 from offramp.runtime.device_core import DeviceCore
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_job import Batch
+from offramp.runtime.listening import HOST, listening
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.own import OwnSystem
 
-HOST = "127.0.0.1"
 REQUEST_S = 2.0
 REQUEST_BYTES = 4096
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -162,14 +161,8 @@ class MetricsServer:
 
     async def start(self, port: int) -> int:
         """Listen; gives the port. Raises OfframpError if that cannot be done."""
-        try:
-            self._server = await asyncio.start_server(self._serve, HOST, port, limit=REQUEST_BYTES)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise OfframpError(
-                "metrics-port", port, f"cannot be listened on ({reason})", "choose a free one"
-            ) from None
-        bound: int = self._server.sockets[0].getsockname()[1]
+        opening = asyncio.start_server(self._serve, HOST, port, limit=REQUEST_BYTES)
+        self._server, bound = await listening(opening, "metrics-port", port)
         return bound
 
     async def stop(self) -> None:

@@ -318,10 +318,14 @@ class Rehearsal:
 
 
 def rehearse(
-    instance: Instance, policy: Policy, spread: Spread | None = None, believed: System | None = None
+    instance: Instance,
+    policy: Policy,
+    spread: Spread | None = None,
+    believed: System | None = None,
+    links: Sequence[Link] | None = None,
 ) -> tuple[TaskRecord, ...]:
     """What becomes of an instance's tasks if nothing goes wrong: `records[n]` is of task n; instants of the stream."""
-    rehearsal = Rehearsal(instance.system, policy, spread=spread, believed=believed)
+    rehearsal = Rehearsal(instance.system, policy, spread=spread, believed=believed, links=links)
     for device in rehearsal.devices:
         rehearsal.connect(device)
     rehearsal.play(instance)

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from offramp.errors import OfframpError
 from offramp.instance import Instance, parse_instance
+from offramp.link import trace_link
+from offramp.linked_state import Replay
 from offramp.observation import Observation
 from offramp.options import System
-from offramp.policies import Context, make_policy
+from offramp.policies import Context, Policy, make_policy
 from offramp.runtime.measured_terms import Resampled, measured_terms
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.rehearsal import Spread, rehearse
@@ -24,6 +26,15 @@ from offramp.validation import dump_json, parse_json, read_text
 
 ROUNDS = 8
 """Rehearsals with drawn durations."""
+
+
+class LinksModel(BaseModel):
+    """Recorded links of a run: where the first device's begins, and the recording, see `linked_state.Replay`."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    start_s: Annotated[float, Field(ge=0)]
+    instants_ms: tuple[Annotated[int, Field(ge=0, lt=2**53)], ...]
 
 
 class RunModel(BaseModel):
@@ -35,6 +46,7 @@ class RunModel(BaseModel):
     policy: str
     seed: int
     calibrated: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    links: LinksModel | None = None
     instance: dict[str, Any]
     tasks: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
 
@@ -52,13 +64,23 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A run that was recorded; `believed` is what its devices and edge took the system for at the start."""
+    """A run that was recorded.
+
+    `believed` is what its devices and edge took the system for at the start; `links`, if they were recorded ones,
+    are in place of the instance's.
+    """
 
     instance: Instance
     records: tuple[TaskRecord, ...]
     policy: str
     seed: int
     believed: System
+    links: Replay | None = None
+
+    def rehearsed(self, policy: Policy, spread: Spread | None) -> tuple[TaskRecord, ...]:
+        """What becomes of the tasks in a rehearsal with a policy."""
+        links = None if self.links is None else self.links.links(self.instance.system)
+        return rehearse(self.instance, policy, spread, self.believed, links)
 
 
 class _Decided:
@@ -98,7 +120,11 @@ def load_run(path: Path) -> Recorded:
                 f"{path}: calibrated", len(model.calibrated), f"must be {believed.devices}", "record it again"
             )
         believed = replace(believed, device_slowdown=model.calibrated)
-    return Recorded(instance, records, model.policy, model.seed, believed)
+    links = None
+    if model.links is not None:
+        instants_ms = np.array(model.links.instants_ms, np.int64)
+        links = Replay(trace_link(instants_ms, path, 0.0, 0.0), model.links.start_s)
+    return Recorded(instance, records, model.policy, model.seed, believed, links)
 
 
 def replay(run: Recorded) -> dict[str, Any]:
@@ -110,7 +136,7 @@ def replay(run: Recorded) -> dict[str, Any]:
     with the run's decisions: |measured - simulated| finish as a share of the budget. `declared` has the same by what
     the instance said beforehand, where computations take exactly what they should.
     """
-    terms = measured_terms(run.instance, run.records)
+    terms = measured_terms(run.instance, run.records, steady=run.links is None)
     measured = replace(run, instance=terms.applied(run.instance))
     report, declared = _compare(measured), _compare(run)
     spreads = [Resampled(terms, np.random.default_rng([run.seed, number])) for number in range(ROUNDS)]
@@ -131,11 +157,11 @@ def replay(run: Recorded) -> dict[str, Any]:
 def _policy_share(run: Recorded, spread: Spread | None) -> float:
     """On-time share with the run's policy, made anew."""
     context = Context(run.believed, "network", run.instance.scenario, np.random.default_rng(run.seed))
-    return _on_time_share(rehearse(run.instance, make_policy(run.policy, context), spread, run.believed))
+    return _on_time_share(run.rehearsed(make_policy(run.policy, context), spread))
 
 
 def _compare(run: Recorded) -> dict[str, Any]:
-    again = rehearse(run.instance, _Decided(run), None, run.believed)
+    again = run.rehearsed(_Decided(run), None)
     rows, errors = [], []
     for task, record, other in zip(run.instance.tasks, run.records, again, strict=True):
         measured, simulated = _times(record), _times(other)
