@@ -33,7 +33,8 @@ CAUTION = (-1.0, -2.0)
 """Errors, in logarithms, that a link is granted before it has shown its own, unless it is said to be steady."""
 ENOUGH, BROKEN = 8, 0.25
 """After so many uploads a link that is said to be steady is judged by its errors all the same, if the typical one
-falls so far short of the promise, in logarithms. Less is what a busy machine does to clocks."""
+falls so far short of the promise, in logarithms. Less is what a busy machine does to clocks: judged by the promise and
+not by the level, or the milliseconds that it adds to each upload would make a fast link a slow one."""
 GRAIN_S = 0.01
 """Differences of durations below this say little: packets go out when the link has a place for them."""
 OVERDUE = 2.0
@@ -139,6 +140,7 @@ class LinkEstimator:
     _errors: deque[float] = field(init=False)
     _ranked: list[float] = field(init=False)
     _typical: float = field(init=False)
+    _kept: float = field(default=0.0, init=False)
     _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -160,9 +162,11 @@ class LinkEstimator:
         duration_s = max(0.0, duration_s)
         level = self._level(now_s - duration_s)
         crossing_s = max(0.0, duration_s - self.delay_s)
-        error = math.log((size_bytes * math.exp(-level) + GRAIN_S) / (crossing_s + GRAIN_S))
+        error = _error(size_bytes * math.exp(-level), crossing_s)
         self._remember(error)
         self._count += 1
+        broken = _error(size_bytes / self.bandwidth_bytes_per_s, crossing_s)
+        self._kept += max(TYPICAL, 1.0 / self._count) * (broken - self._kept)
         # The first uploads count for more: the declared rate may be far off.
         self._typical += max(TYPICAL, 1.0 / self._count) * (level + error - self._typical)
         self._rates.append((now_s, level + error))
@@ -196,8 +200,7 @@ class LinkEstimator:
     @property
     def certain(self) -> bool:
         """See `Belief`: as long as a promise to be steady is believed."""
-        promised = math.log(self.bandwidth_bytes_per_s)
-        return self.steady and (self._count < ENOUGH or self._typical >= promised - BROKEN)
+        return self.steady and (self._count < ENOUGH or self._kept >= -BROKEN)
 
     def _shortfall(self) -> float:
         """What the rate to plan with leaves off, <= 0: a quantile of the errors."""
@@ -232,6 +235,11 @@ class LinkEstimator:
         off = median(abs(delay_s + slope * size - took_s) for size, took_s in self._uploads)
         if off <= DELAY_FIT * median(duration_s for _, duration_s in self._uploads):
             self.delay_s = delay_s
+
+
+def _error(expected_s: float, crossing_s: float) -> float:
+    """How much faster than expected an upload was, in logarithms; small differences of durations count for little."""
+    return math.log((expected_s + GRAIN_S) / (crossing_s + GRAIN_S))
 
 
 def probe_bytes(rate: float) -> float:

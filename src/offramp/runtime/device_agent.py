@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -100,7 +99,8 @@ class DeviceAgent:
         self._origin_s = 0.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device-compute")
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._alarm: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
         self._check: asyncio.TimerHandle | None = None
         listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
@@ -118,17 +118,19 @@ class DeviceAgent:
         """
         self._origin_s = start_s
         for sequence, planned in enumerate(plan):
+            inputs = self._samples.take(planned.rows)  # a camera has its picture ready when it says so
             await self._until(start_s + planned.arrival_s)
-            if self._stopping.is_set():
+            if self._stopping:
                 break
-            self._submit(sequence, planned, start_s)
+            self._submit(sequence, planned, inputs, start_s)
         while not self.core.idle:
             self._changed.clear()
             await self._changed.wait()
 
     def stop(self) -> None:
         """Take no more tasks on."""
-        self._stopping.set()
+        self._stopping = True
+        self._ring()
 
     async def close(self) -> None:
         """Say goodbye and end everything that runs. Tasks that are still in flight end as failed."""
@@ -151,14 +153,25 @@ class DeviceAgent:
             # A device that is behind its stream must not do nothing but take tasks on: it has an edge to hear.
             await asyncio.sleep(0)
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), left_s)
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.create_future()
+        if self._stopping:
+            return
+        timer = loop.call_later(left_s, self._ring)
+        try:
+            await self._alarm
+        finally:
+            timer.cancel()
 
-    def _submit(self, sequence: int, planned: PlannedTask, start_s: float) -> None:
+    def _ring(self) -> None:
+        if self._alarm is not None and not self._alarm.done():
+            self._alarm.set_result(None)
+
+    def _submit(self, sequence: int, planned: PlannedTask, inputs: Samples, start_s: float) -> None:
         task = Task(start_s + planned.arrival_s, planned.size, planned.budget_s, 0)
         if self._journal is not None and not self._written(self._journal.accept, sequence, task):
             return
-        self._inputs[sequence] = self._samples.take(planned.rows)
+        self._inputs[sequence] = inputs
         self.core.submit(sequence, task, self._clock())
         self._act()
 
@@ -303,8 +316,10 @@ class DeviceAgent:
     def _hand_over(self, frame: bytes, crossed_s: float, carried: Callable[[], None]) -> None:
         """Let a frame leave the device when the link has carried it, and reach the edge after the link's delay."""
         loop, now_s = asyncio.get_running_loop(), self._clock()
+        there_s = max(0.0, crossed_s + self._link.delay_s - now_s)
+        # Of two at the same instant the first is served first: the frame is what somebody waits for.
+        loop.call_later(there_s, self._connection.send_frame, frame)
         loop.call_later(max(0.0, crossed_s - now_s), carried)
-        loop.call_later(max(0.0, crossed_s + self._link.delay_s - now_s), self._connection.send_frame, frame)
 
     def _probed(self) -> None:
         self.core.probed(self._clock())

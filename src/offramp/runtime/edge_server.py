@@ -47,7 +47,7 @@ TICK_S = 0.25
 AT_ONCE_S = 0.0003
 """What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
 ALONE_AT_ONCE_S = 0.002
-"""The same for a lone worker, where nothing else waits: what comes in meanwhile can wait so long."""
+"""The same for a lone worker: what comes in can wait so long, and the worker waits for nobody between two tasks."""
 FORESEE_S = 0.002
 """How long after an answer the next task of its kind is decided: the answer must have left by then."""
 SLACK_S = 5.0
@@ -281,7 +281,7 @@ class EdgeServer:
                 self._put(session, message, to_tensors=True)
             case edge_job.Run() if action.batch.takes_s < self._at_once_s and not action.batch.apart:
                 # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
-                asyncio.get_running_loop().call_soon(self._compute_soon, action)
+                asyncio.get_running_loop().call_soon(self._compute_here, action)
             case edge_job.Run():
                 self._hand_over(action)
             case edge_job.Remake(version, system):
@@ -332,12 +332,8 @@ class EdgeServer:
         if not action.batch.apart:
             self._core.apart(action.batch, self._clock())
 
-    def _compute_soon(self, action: edge_job.Run) -> None:
-        """Compute here what is short, or what nobody waits behind."""
-        if action.batch.takes_s < AT_ONCE_S or not self._core.waiting:
-            self._ran(action.batch, self._compute(action))
-        else:
-            self._hand_over(action)
+    def _compute_here(self, action: edge_job.Run) -> None:
+        self._ran(action.batch, self._compute(action))
         self._act()
 
     def _compute(self, action: edge_job.Run) -> Answered | None:

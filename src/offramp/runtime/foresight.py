@@ -19,7 +19,7 @@ from offramp.runtime.protocol import Reconsider, Standing
 from offramp.task import Decision
 
 ALONE_S = 1.0
-"""For how long no other device must have had a task."""
+"""For how long no other device must have had a task, where there are others."""
 MOST_KINDS = 64
 """Sizes and budgets for which decisions stand at a time."""
 MOST_STOOD = 256
@@ -58,6 +58,10 @@ class Foresight:
         held = drift <= NOTABLE_DRIFT and session.peer.link.belief.certain
         return [] if held else self.withdraw()
 
+    def _alone(self, now_s: float) -> bool:
+        system = self._forecast.system
+        return (system is not None and system.devices == 1) or now_s - self._since_s >= ALONE_S
+
     def settle(
         self,
         session: Session,
@@ -71,7 +75,7 @@ class Foresight:
 
         The observation must be of a task that finds everything idle.
         """
-        if session.token != self._token or now_s - self._since_s < ALONE_S:
+        if session.token != self._token or not self._alone(now_s):
             return []
         if policy is None or isinstance(policy, Varying) or not session.peer.link.belief.certain:
             return self.withdraw()
