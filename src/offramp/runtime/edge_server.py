@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
+LONE_DEVICE_AT_ONCE_S = 0.02
+"""As below, for a lone worker of a lone device: there is nobody else who could wait meanwhile."""
 AT_ONCE_S = 0.0003
 """What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
 ALONE_AT_ONCE_S = 0.002
@@ -94,9 +96,7 @@ class EdgeServer:
         self._on_policy = on_policy
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
-        # On another machine nothing is done in no time.
-        here_s = ALONE_AT_ONCE_S if workers == 1 else AT_ONCE_S
-        self._at_once_s = here_s if isinstance(processor, Processor) else 0.0
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
@@ -279,7 +279,7 @@ class EdgeServer:
                 self._put(session, message, to_tensors=False)
             case edge_job.Reply(session, message):
                 self._put(session, message, to_tensors=True)
-            case edge_job.Run() if action.batch.takes_s < self._at_once_s and not action.batch.apart:
+            case edge_job.Run() if action.batch.takes_s < self._at_once_s() and not action.batch.apart:
                 # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
                 asyncio.get_running_loop().call_soon(self._compute_here, action)
             case edge_job.Run():
@@ -315,6 +315,14 @@ class EdgeServer:
         else:
             for reader in streams.readers:
                 reader.cancel()
+
+    def _at_once_s(self) -> float:
+        """What takes less is computed by the event loop's thread."""
+        if not isinstance(self._processor, Processor):
+            return 0.0  # on another machine nothing is done in no time
+        if self._workers > 1:
+            return AT_ONCE_S
+        return ALONE_AT_ONCE_S if self._core.devices > 1 else LONE_DEVICE_AT_ONCE_S
 
     def _hand_over(self, action: edge_job.Run) -> None:
         loop = asyncio.get_running_loop()
