@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 import signal
 import sys
 import time
@@ -25,6 +24,7 @@ from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
 from offramp.runtime.protocol import check_name
+from offramp.runtime.punctual import punctual_loop
 from offramp.runtime.summary import Tally
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
@@ -173,7 +173,7 @@ def run_device(
             )
 
     try:
-        with asyncio.Runner(loop_factory=_punctual_loop) as runner:
+        with asyncio.Runner(loop_factory=punctual_loop) as runner:
             runner.run(main())
         summary = with_journal(tally.summary(), journal)
         summary["profile_drift"] = drifts[-1] if drifts else None
@@ -183,11 +183,6 @@ def run_device(
     if settings.supervised:
         emit({"event": "done", "summary": summary})
     return summary
-
-
-def _punctual_loop() -> asyncio.AbstractEventLoop:
-    """A loop whose timers are exact: the usual one rounds them up to milliseconds, which uploads would last longer."""
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 async def _play(
