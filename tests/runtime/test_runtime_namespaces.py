@@ -16,7 +16,7 @@ from plant.site import TRUSTED, Load, Site, Unit, latest, site
 WHY_NOT = why_no_namespaces()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 LOAD = Load(p=0.1, k=8.0)
-FAULT_S, AFTER_S = 4.0, 2.5
+FAULT_S, AFTER_S = 3.5, 2.0
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def playing(there: Site, network: Cable | Air) -> Unit:
     there.start_edge("--insecure", host=network.edge_address, namespace=network.edge, policy="myopic")
     unit = there.start_device("d0", LOAD, "--insecure", namespace=network.device)
     there.started()
-    there.run_for(2.0)
+    there.run_for(1.5)
     assert unit.seen[-1][1][TRUSTED] == 1.0
     return unit
 

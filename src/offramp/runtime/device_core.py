@@ -146,7 +146,9 @@ class DeviceCore:
 
     def _stands(self, job: Job, standing: Standing, now_s: float) -> bool:
         """Whether a new task meets the situation that its standing decision is for."""
-        nothing_else = len(self._jobs) == 1 and self._queue.computing is None and not self._probing
+        # What has ended may still be on the processor or the link.
+        free = self._queue.computing is None and self._queue.uploading is None and not self._probing
+        nothing_else = len(self._jobs) == 1 and free
         decision = Decision(standing.exit, standing.cut, standing.codec)
         in_time = on_time(now_s + standing.finish_s, job.task.deadline_s)
         return nothing_else and in_time and job.options.offers(decision)
