@@ -254,14 +254,10 @@ def exit_coefficients(
             )
         device_s = np.array([layer.seconds for layer in own.layers])
         edge_s = np.array([layer.seconds for layer in other.layers])
-        device_s[0] += device.call_s
-        edge_s[-1] += edge.call_s
         coded = _coded_cuts(own, other, accuracy, codecs)
-        tables = (
-            *(t.with_line(device.call_s) if t.layer == 1 else t for t in device.tables(number, "device")),
-            *(t.with_line(edge.call_s) if t.layer == len(edge_s) else t for t in edge.tables(number, "edge")),
-        )
-        result.append(ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes), coded, tables))
+        tables = (*device.tables(number, "device"), *edge.tables(number, "edge"))
+        layers = ExitCoefficients(accuracy, device_s, edge_s, np.array(own.output_bytes), coded, tables)
+        result.append(layers.with_calls(device.call_s, edge.call_s))
     return tuple(result)
 
 

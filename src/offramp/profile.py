@@ -89,6 +89,21 @@ class ExitCoefficients:
             value["tables"] = [asdict(table) for table in self.tables]
         return value
 
+    def with_calls(self, device_s: Line, edge_s: Line) -> ExitCoefficients:
+        """The same exit with what a task takes on a side beside its layers, as slope and intercept in seconds.
+
+        It is put on the first layer on the device, since every head has it, and on the last one on the edge, since
+        every tail has it.
+        """
+        device, edge = self.device_s.copy(), self.edge_s.copy()
+        device[0] += device_s
+        edge[-1] += edge_s
+        lines = {("device", 1): device_s, ("edge", self.layers): edge_s}
+        tables = tuple(
+            table.with_line(lines.get((table.side, table.layer), (0.0, 0.0))) for table in self.tables
+        )
+        return replace(self, device_s=device, edge_s=edge, tables=tables)
+
     def with_edge_factor(self, factor: float) -> ExitCoefficients:
         """The same exit on an edge that takes `factor` times as long."""
         codecs = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from offramp.errors import OfframpError
 from offramp.instance import draw_instance
 from offramp.link import TraceLink
 from offramp.linked_state import Replay
+from offramp.policies.chance import Random
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients
 from offramp.runtime.demo import DemoRun
@@ -120,6 +122,42 @@ def test_how_slow_a_run_was_is_found_from_its_records(four_exits: tuple[ExitCoef
     for one, other in zip(slow, again, strict=True):
         assert one.end is other.end
         assert one.measured.finish_s == pytest.approx(other.measured.finish_s, abs=5e-3)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_what_every_call_takes_is_told_from_how_slow_a_run_was(
+    four_exits: tuple[ExitCoefficients, ...], max_batch: int
+) -> None:
+    """The declared system knows nothing of 0.3 ms with each head and 2 ms with each tail, nor of a slower edge."""
+    scenario = Scenario(tasks=200).changed(p=0.2, k=6, max_batch=max_batch)
+    declared = draw_instance(scenario, four_exits, np.random.default_rng(5))
+    exits = tuple(exit.with_calls((0.0, 3e-4), (0.0, 2e-3)).with_edge_factor(1.3) for exit in four_exits)
+    real = replace(declared, system=replace(declared.system, exits=exits))
+    rng = np.random.default_rng(1)
+    records = rehearse(real, Random(rng), Wobbling(rng), declared.system)
+    terms = measured_terms(declared, records)
+    assert terms.device_factor == pytest.approx((1.0, 1.0, 1.0), rel=0.02)
+    assert terms.device_call_s == pytest.approx(3e-4, rel=0.1)
+    assert terms.edge_factor == pytest.approx(1.3, rel=0.02)
+    assert terms.edge_call_s == pytest.approx(2e-3, rel=0.05)
+    again = terms.applied(declared).system
+    for size in (1, 10):
+        found, true = again.options(0, size), real.system.options(0, size)
+        np.testing.assert_allclose(found.head_s, true.head_s, rtol=0.03)
+        np.testing.assert_allclose(found.tail_s, true.tail_s, rtol=0.03)
+
+
+class Wobbling:
+    """Computations as long as predicted in the median, some of them three times as long."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def head(self, device: int) -> float:
+        return self.tail()
+
+    def tail(self) -> float:
+        return 3.0 if self._rng.random() < 0.05 else float(self._rng.uniform(0.99, 1.01))
 
 
 def test_too_few_tasks_leave_the_terms_as_declared(four_exits: tuple[ExitCoefficients, ...]) -> None:

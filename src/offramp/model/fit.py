@@ -9,12 +9,16 @@ import numpy as np
 from offramp.equations import FloatArray
 
 
-def fit_line(sizes: FloatArray, seconds: FloatArray) -> tuple[float, float]:
+def fit_line(
+    sizes: FloatArray, seconds: FloatArray, weights: FloatArray | None = None
+) -> tuple[float, float]:
     """Slope and intercept, both >= 0, with the least sum of absolute relative deviations from `seconds` (> 0).
 
     Such a line passes through two of the points, or through one of them with slope or intercept 0, so all
     of these are tried: exact, and one wild point of ten does not move it. Ties go to the least intercept.
+    A point counts as often as `weights` says, once without.
     """
+    weights = np.ones(len(sizes)) if weights is None else weights
     lines = [(float(y / x), 0.0) for x, y in zip(sizes, seconds, strict=True)]
     lines += [(0.0, float(y)) for y in seconds]
     for i, j in itertools.combinations(range(len(sizes)), 2):
@@ -24,11 +28,13 @@ def fit_line(sizes: FloatArray, seconds: FloatArray) -> tuple[float, float]:
         intercept = seconds[i] - slope * sizes[i]
         if slope >= 0 and intercept >= 0:
             lines.append((float(slope), float(intercept)))
-    return min(lines, key=lambda line: (_deviation(line, sizes, seconds), line[1]))
+    return min(lines, key=lambda line: (_deviation(line, sizes, seconds, weights), line[1]))
 
 
-def _deviation(line: tuple[float, float], sizes: FloatArray, seconds: FloatArray) -> float:
-    return float(np.sum(np.abs(line[0] * sizes + line[1] - seconds) / seconds))
+def _deviation(
+    line: tuple[float, float], sizes: FloatArray, seconds: FloatArray, weights: FloatArray
+) -> float:
+    return float(np.sum(weights * np.abs(line[0] * sizes + line[1] - seconds) / seconds))
 
 
 def r_squared(line: tuple[float, float], sizes: FloatArray, seconds: FloatArray) -> float:

@@ -335,6 +335,7 @@ class DeviceCore:
             job.fallback = False
             if job in self._queue.heads:
                 self._queue.heads.remove(job)
+        job.edge_waited_s, job.edge_computed_s = answer.waited_s, answer.computed_s
         # The answer was under way for about half a round trip.
         began_s = now_s - self.edge.round_trip_s / 2 - answer.computed_s
         job.edge_start_s = max(began_s, job.sent_s)

@@ -127,6 +127,8 @@ class Job:
     link_start_s: float | None = None
     sent_s: float | None = None
     edge_start_s: float | None = None
+    edge_waited_s: float | None = None
+    edge_computed_s: float | None = None
 
     def alone(self) -> Alone:
         """How the device can finish the task by itself. What it has at a cut is not computed again for that exit."""
@@ -180,6 +182,8 @@ class Job:
             gain,
             codec=self.decision.codec,
             decided=self.decided,
+            edge_waited_s=self.edge_waited_s,
+            edge_computed_s=self.edge_computed_s,
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, groupby
 from statistics import median
@@ -13,10 +14,14 @@ import numpy as np
 from offramp.equations import FloatArray
 from offramp.instance import Instance
 from offramp.model.fit import fit_line
+from offramp.options import System
 from offramp.runtime.outcomes import TaskRecord
+from offramp.task import Decision
 
 ENOUGH = 4
 """A term with fewer measurements than this stays as it was declared."""
+LEAST_RANGE = 2.0
+"""The longest over the shortest duration must be this for them to show what comes on top of all alike."""
 LEAST_SPREAD = 0.1
 """No computation is taken to be faster than this share of what it should take."""
 
@@ -26,16 +31,19 @@ class MeasuredTerms:
     """Terms that a run shows; None where it shows too little.
 
     Attributes:
-        device_factor: for each device, measured over declared time of its heads.
-        edge_factor: the same of the edge's tails.
+        device_call_s: what every head takes beside its layers, on a device without slowdown, seconds.
+        device_factor: for each device, measured over declared time of its heads, `device_call_s` included.
+        edge_call_s, edge_factor: the same of the edge's tails.
         decision_s: from a task's arrival until an idle device begins with it, seconds.
-        link_delay_s: what an upload takes beyond its bytes over the rate, until the edge begins with it.
+        link_delay_s: what an upload takes beyond its bytes over the rate, until it waits on the edge.
         answer_s: from the end of a tail until the device has the answer.
-        head_spread: for each device, what its heads took over what the factor says, one number a head.
+        head_spread: for each device, what its heads took over what the terms say, one number a head.
         tail_spread: the same of the edge's tails.
     """
 
+    device_call_s: float | None
     device_factor: tuple[float | None, ...]
+    edge_call_s: float | None
     edge_factor: float | None
     decision_s: float | None
     link_delay_s: float | None
@@ -61,7 +69,8 @@ class MeasuredTerms:
             for name in ("decision_s", "link_delay_s", "answer_s")
             if getattr(self, name) is not None
         }
-        exits = tuple(exit.with_edge_factor(self.edge_factor or 1.0) for exit in system.exits)
+        calls = (0.0, self.device_call_s or 0.0), (0.0, self.edge_call_s or 0.0)
+        exits = tuple(exit.with_calls(*calls).with_edge_factor(self.edge_factor or 1.0) for exit in system.exits)
         measured = replace(
             system, exits=exits, device_slowdown=slowdowns, network=replace(system.network, **found)
         )
@@ -91,12 +100,11 @@ def _from_anywhere(shown: tuple[float, ...], rng: np.random.Generator) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One task's declared durations of head, upload and tail, and its record."""
+    """One task that the edge has answered, its device, and its declared durations of head and upload."""
 
     device: int
     head_s: float
     upload_s: float
-    tail_s: float
     record: TaskRecord
 
 
@@ -111,24 +119,24 @@ def measured_terms(
     are left aside: their instants are of more than one plan.
     """
     parts = list(_parts(instance, records))
-    ratios = [(part.device, ratio) for part in parts if (ratio := _head_ratio(part)) is not None]
-    overall = _median(ratio for _, ratio in ratios)
-    factors, spreads = [], []
-    for device in range(instance.system.devices):
-        own = [ratio for owner, ratio in ratios if owner == device]
-        factor = _median(own) or overall
-        factors.append(factor)
-        spreads.append(tuple(ratio / factor for ratio in own) if factor else ())
-    tails = _tails(parts)
-    edge_factor, answer_s = _edge(tails)
+    slowdowns = instance.system.device_slowdown
+    heads = [_heads(parts, device, slowdown) for device, slowdown in enumerate(slowdowns)]
+    device_call_s = _median((call_s for call_s, _ in map(_call_and_factor, heads)), enough=1)
+    ratios = [own[:, 1] / (own[:, 0] + (device_call_s or 0.0)) for own in heads]
+    overall = _median(np.concatenate(ratios))
+    factors = [_median(own) or overall for own in ratios]
+    tails = _tails(instance.system, parts)
+    edge_call_s, edge_factor = _call_and_factor(tails)
     return MeasuredTerms(
+        device_call_s,
         tuple(factors),
+        edge_call_s,
         edge_factor,
         _median(_waits_s(instance, records)),
-        _median(_delays_s(parts, steady), lambda values: float(np.quantile(values, 0.25))),
-        answer_s,
-        tuple(spreads),
-        _tail_spread(tails, edge_factor, answer_s),
+        _median(_delays_s(parts, steady)),
+        _median(_answers_s(parts)),
+        tuple(map(_spread, ratios, factors)),
+        _spread(tails[:, 1] / (tails[:, 0] + (edge_call_s or 0.0)), edge_factor),
     )
 
 
@@ -138,65 +146,77 @@ def _parts(instance: Instance, records: Sequence[TaskRecord]) -> Iterable[_Part]
             continue
         options = instance.system.options(task.device, task.size)
         row = options.index(record.exit, record.cut, record.codec)
-        yield _Part(
-            task.device,
-            float(options.head_s[row]),
-            float(options.upload_s[row]),
-            float(options.tail_s[row]),
-            record,
-        )
+        yield _Part(task.device, float(options.head_s[row]), float(options.upload_s[row]), record)
 
 
-def _head_ratio(part: _Part) -> float | None:
-    start_s, send_s = part.record.measured.device_start_s, part.record.measured.send_s
-    if part.head_s <= 0 or start_s is None or send_s is None:
-        return None
-    return (send_s - start_s) / part.head_s
-
-
-def _tails(parts: Sequence[_Part]) -> FloatArray:
-    """Declared tails, and from their begins until the answers, seconds: [tasks, 2], all > 0."""
+def _heads(parts: Sequence[_Part], device: int, slowdown: float) -> FloatArray:
+    """Declared and measured seconds of a device's heads, by its slowdown: [tasks, 2], all > 0."""
     instants = [
-        (part.tail_s, part.record.measured.edge_start_s, part.record.measured.finish_s) for part in parts
+        (part.head_s, part.record.measured.device_start_s, part.record.measured.send_s)
+        for part in parts
+        if part.device == device and part.head_s > 0
     ]
-    tails = [
-        (declared_s, finish_s - start_s)
-        for declared_s, start_s, finish_s in instants
-        if start_s is not None and finish_s is not None and declared_s > 0 and finish_s > start_s
+    heads = [
+        (head_s / slowdown, (send_s - start_s) / slowdown)
+        for head_s, start_s, send_s in instants
+        if start_s is not None and send_s is not None and send_s > start_s
     ]
-    return np.array(tails).reshape(-1, 2)
+    return np.array(heads).reshape(-1, 2)
 
 
-def _edge(tails: FloatArray) -> tuple[float | None, float | None]:
-    """Factor on the declared tails and what an answer takes: a line through what was measured."""
-    if len(tails) < ENOUGH:
+def _tails(system: System, parts: Sequence[_Part]) -> FloatArray:
+    """Declared and measured seconds of what the edge ran, each batch once: [runs, 2], all > 0."""
+    alone = system.network.max_batch == 1
+    runs: dict[tuple[int, int, float, int], list[tuple[Decision, int]]] = defaultdict(list)
+    for number, record in enumerate(part.record for part in parts):
+        if record.edge_computed_s:
+            # Tasks of one batch are said to have taken the same time, to the last bit.
+            run = runs[record.exit, record.cut, record.edge_computed_s, number if alone else 0]
+            run.append((Decision(record.exit, record.cut, record.codec), record.size))
+    tails = [(system.batch_s(tasks), key[2]) for key, tasks in runs.items()]
+    return np.array([tail for tail in tails if tail[0] > 0]).reshape(-1, 2)
+
+
+def _call_and_factor(durations: FloatArray) -> tuple[float | None, float | None]:
+    """What comes on top of each declared duration, and the factor on both: a line through what was measured."""
+    if len(durations) < ENOUGH:
         return None, None
-    factor, answer_s = fit_line(tails[:, 0], tails[:, 1])
-    return (factor, answer_s) if factor > 0 else (None, None)
+    declared_s, which = np.unique(durations[:, 0], return_inverse=True)
+    medians_s = np.array([np.median(durations[which == place, 1]) for place in range(len(declared_s))])
+    if declared_s[-1] >= LEAST_RANGE * declared_s[0]:
+        factor, together_s = fit_line(declared_s, medians_s, np.bincount(which).astype(float))
+        if factor > 0:
+            return together_s / factor, factor
+    return 0.0, float(np.median(durations[:, 1] / durations[:, 0]))
 
 
-def _tail_spread(tails: FloatArray, factor: float | None, answer_s: float | None) -> tuple[float, ...]:
-    if factor is None or answer_s is None:
-        return ()
-    # What exceeds the line is put on the tail: that is where an edge stalls.
-    ratios = (tails[:, 1] - answer_s) / (factor * tails[:, 0])
-    return tuple(float(ratio) for ratio in np.maximum(ratios, LEAST_SPREAD))
+def _spread(ratios: FloatArray, factor: float | None) -> tuple[float, ...]:
+    return () if factor is None else tuple(np.maximum(ratios / factor, LEAST_SPREAD).tolist())
 
 
 def _delays_s(parts: Sequence[_Part], steady: bool) -> Iterable[float | None]:
-    """What uploads took beyond their bytes, up to the begin of the tail; most find the edge idle.
+    """What uploads took beyond their bytes, up to their place in the edge's queue.
 
     Where no rate says how long the bytes take, they are taken to have crossed when the device says so.
     """
     for part in parts:
-        start_s, sent_s = part.record.link_start_s, part.record.sent_s
-        edge_start_s = part.record.measured.edge_start_s
-        if edge_start_s is None or start_s is None:
+        record = part.record
+        start_s, sent_s, waited_s = record.link_start_s, record.sent_s, record.edge_waited_s
+        edge_start_s = record.measured.edge_start_s
+        if edge_start_s is None or start_s is None or waited_s is None:
             continue
         if steady:
-            yield max(0.0, edge_start_s - start_s - part.upload_s)
+            yield max(0.0, edge_start_s - waited_s - start_s - part.upload_s)
         elif sent_s is not None:
-            yield max(0.0, edge_start_s - sent_s)
+            yield max(0.0, edge_start_s - waited_s - sent_s)
+
+
+def _answers_s(parts: Sequence[_Part]) -> Iterable[float | None]:
+    """What answers took to their devices."""
+    for record in (part.record for part in parts):
+        edge_start_s, finish_s = record.measured.edge_start_s, record.measured.finish_s
+        if edge_start_s is not None and finish_s is not None and record.edge_computed_s is not None:
+            yield max(0.0, finish_s - edge_start_s - record.edge_computed_s)
 
 
 def _waits_s(instance: Instance, records: Sequence[TaskRecord]) -> Iterable[float | None]:
@@ -216,9 +236,7 @@ def _waits_s(instance: Instance, records: Sequence[TaskRecord]) -> Iterable[floa
             busy_until_s = max(ends)
 
 
-def _median(
-    values: Iterable[float | None], middle: Callable[[Sequence[float]], float] = median
-) -> float | None:
-    """The median of those that are known, or None for too few."""
+def _median(values: Iterable[float | None], enough: int = ENOUGH) -> float | None:
+    """The median of those that are known, or None for fewer than `enough`."""
     known = [value for value in values if value is not None]
-    return float(middle(known)) if len(known) >= ENOUGH else None
+    return float(median(known)) if len(known) >= enough else None

@@ -58,6 +58,8 @@ class TaskRecord:
         labels: the answer, one class for each input; empty without an answer.
         codec: how what crossed the cut travelled.
         decided: what the edge decided, of which the device may have departed; None if it heard nothing.
+        edge_waited_s, edge_computed_s: how long the edge says that the task waited there, and took; None without its
+            answer.
     """
 
     sequence: int
@@ -78,6 +80,8 @@ class TaskRecord:
     labels: tuple[int, ...] = ()
     codec: str = UNCODED
     decided: Decision | None = None
+    edge_waited_s: float | None = None
+    edge_computed_s: float | None = None
 
     @property
     def answered(self) -> bool:
