@@ -70,7 +70,9 @@ class MeasuredTerms:
             if getattr(self, name) is not None
         }
         calls = (0.0, self.device_call_s or 0.0), (0.0, self.edge_call_s or 0.0)
-        exits = tuple(exit.with_calls(*calls).with_edge_factor(self.edge_factor or 1.0) for exit in system.exits)
+        exits = tuple(
+            exit.with_calls(*calls).with_edge_factor(self.edge_factor or 1.0) for exit in system.exits
+        )
         measured = replace(
             system, exits=exits, device_slowdown=slowdowns, network=replace(system.network, **found)
         )
