@@ -40,9 +40,16 @@ def system(exits: tuple[ExitCoefficients, ...], devices: int = 1) -> System:
     return system_of(Scenario(devices=devices, device_slowdown=20.0), exits)
 
 
-def played(there: System, policy: Policy, tasks: Sequence[Task], **options: bool) -> tuple[TaskRecord, ...]:
+def played(
+    there: System,
+    policy: Policy,
+    tasks: Sequence[Task],
+    kinds: tuple[tuple[int, float], ...] = (),
+    **options: bool,
+) -> tuple[TaskRecord, ...]:
     rehearsal = Rehearsal(there, policy, **options)
     for device in rehearsal.devices:
+        device.kinds = kinds
         rehearsal.connect(device)
     rehearsal.play(Instance(there, tuple(tasks)))
     rehearsal.run()
@@ -74,6 +81,32 @@ def test_a_lone_device_need_not_ask_again_and_does_what_it_would_be_told(
             if record.measured.finish_s is not None and record.measured.device_start_s is not None
         }
         assert len(durations) == 1
+
+
+@pytest.mark.parametrize("policy", [Greedy(), Myopic(), EdgeOnly()])
+def test_a_lone_device_that_says_what_it_will_have_need_not_ask_at_all(
+    four_exits: tuple[ExitCoefficients, ...], policy: Policy
+) -> None:
+    there = system(four_exits)
+    tasks = [Task(1.0 + 2.0 * number, 1 + number % 3, BUDGET_S, 0) for number in range(9)]
+    told = [(size, BUDGET_S) for size in (1, 2, 3)]
+    records = played(there, policy, tasks, (*told, (1_000, BUDGET_S), (1, 0.0)))
+    assert unasked(records) == list(range(9))
+    asked = played(there, policy, tasks)
+    assert [(record.exit, record.cut) for record in records] == [(record.exit, record.cut) for record in asked]
+    assert unasked(played(there, policy, tasks, tuple(told[:1]))) == [0, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_is_expected_stands_again_as_soon_as_the_device_is_alone_again(
+    four_exits: tuple[ExitCoefficients, ...],
+) -> None:
+    both = [Task(1.0 + 0.5 * number, 2, BUDGET_S, number % 2) for number in range(4)]
+    after = [Task(6.0 + 2.0 * number, 1 + number % 3, BUDGET_S, 0) for number in range(6)]
+    kinds = tuple((size, BUDGET_S) for size in (1, 2, 3))
+    records = played(system(four_exits, devices=2), EdgeOnly(), [*both, *after], kinds)
+    first_alone = 4  # has to ask: the other device has had a task since this one's last
+    assert unasked(records) == [6, 7, 8, 9]
+    assert records[first_alone].end is End.ON_TIME
 
 
 def test_nothing_stands_while_another_device_is_at_work(four_exits: tuple[ExitCoefficients, ...]) -> None:

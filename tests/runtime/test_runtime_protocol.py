@@ -80,6 +80,9 @@ def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
             fields[name] = st.lists(tensors, max_size=3).map(tuple)
         elif name == "codecs":
             fields[name] = st.lists(plain[protocol.CodecName], max_size=3).map(tuple)
+        elif name == "kinds":
+            kinds = st.tuples(plain[protocol.Count], plain[protocol.Seconds])
+            fields[name] = st.lists(kinds, max_size=protocol.MAX_KINDS).map(tuple)
         elif name == "upload":
             fields[name] = st.one_of(messages(protocol.Upload), messages(protocol.CodedUpload))
         elif name == "reason":

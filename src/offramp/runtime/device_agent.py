@@ -56,11 +56,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the device is, and which model it has."""
+    """Who the device is, which model it has, and what kinds of tasks it expects: see `workload.kinds_of`."""
 
     device: str
     epoch: int
     model_sha256: str
+    kinds: tuple[tuple[int, float], ...] = ()
 
 
 class DeviceAgent:
@@ -197,6 +198,7 @@ class DeviceAgent:
             self._link.delay_s,
             self._own.codecs,
             self._link.steady,
+            self._identity.kinds,
         )
 
     def _opened(self, welcome: Welcome) -> None:

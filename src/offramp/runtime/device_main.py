@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from offramp.runtime.punctual import punctual_loop
 from offramp.runtime.summary import Tally
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
-from offramp.runtime.workload import PlannedTask, Samples, load_share, own_stream
+from offramp.runtime.workload import PlannedTask, Samples, kinds_of, load_share, own_stream
 from offramp.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -94,12 +95,12 @@ def run_device(
 
     bundle = load_bundle(settings.bundle)
     exits = exits_with(bundle, settings.codecs)
-    plan: Iterable[PlannedTask]
     if settings.share is not None:
-        plan, samples = load_share(settings.share)
+        share, samples = load_share(settings.share)
+        stream = partial(iter, share)
     else:
         samples = load_samples(bundle)
-        plan = own_stream(settings.scenario, len(samples), settings.seed)
+        stream = partial(own_stream, settings.scenario, len(samples), settings.seed)
     executor = load_executor(bundle)
     drifts: list[float] = []
     margin = Margin()
@@ -122,6 +123,7 @@ def run_device(
         # Without a journal nothing counts the starts; the time is as good while the clock goes forward.
         time.time_ns() // 1_000_000 if journal is None else journal.epoch,
         bundle.model.sha256,
+        kinds_of(stream()),
     )
 
     async def main() -> None:
@@ -157,7 +159,7 @@ def run_device(
             await exposed.start(settings.metrics_port)
         try:
             await agent.connect()
-            await _play(settings, agent, plan, orders, stop, own.slowdown, link)
+            await _play(settings, agent, stream(), orders, stop, own.slowdown, link)
         finally:
             await agent.close()
             drifts.append(own.speed.drift)

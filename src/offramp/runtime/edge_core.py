@@ -8,6 +8,7 @@ from offramp.edge_queue import EdgeQueue
 from offramp.model.tensors import Array, TensorSpec
 from offramp.observation import Observation
 from offramp.policies import Policy
+from offramp.policies.base import Varying
 from offramp.policies.greedy import EdgeOnly
 from offramp.runtime.client_protocol import Offer, Served
 from offramp.runtime.edge_job import Action, Batch, Counts, Foresee, Hang, Remake, Reply, Run, Say, Work
@@ -180,6 +181,8 @@ class EdgeCore:
         """Decide a device's next task of a kind before it comes, unless there is something else to do by now."""
         session = self._sessions.get(asked.session)
         if session is None or self._policy is None or self.draining or not self.idle:
+            return
+        if isinstance(self._policy, Varying):
             return
         observation = self._forecast.foresee(
             session.peer, asked.size, asked.budget_s, self._queued(now_s), now_s
@@ -363,6 +366,8 @@ class EdgeCore:
                 self._reply(work.session, Answer(work.sequence, *answer))
             if work.unasked_s is not None:
                 self._actions.append(Foresee(work.session, work.size, work.unasked_s))
+            if (session := self._sessions.get(work.session)) is not None:
+                self._actions.extend(self._foresight.rest(session))
         if not any(isinstance(logits, Refusal) for logits in made):
             self._forecast.computed(self._forecast.batch_s(batch.tasks), computed_s)
         self._start(now_s)
@@ -414,6 +419,8 @@ class EdgeCore:
         """A policy for a `Remake` is there; one for a system that has changed since is not used."""
         if self.wants_policy(version):
             self._policy = policy
+            for session in self._sessions:
+                self._actions.extend(self._foresight.lone(session))
 
     def _remake(self) -> None:
         self._version += 1

@@ -66,6 +66,7 @@ class Session:
     last_here: int = -1  # greatest sequence whose upload has come
     expected: dict[int, Work] = field(default_factory=dict)
     taken: deque[int] = field(default_factory=lambda: deque(maxlen=TAKEN))
+    kinds: tuple[tuple[int, float], ...] = ()  # sizes and budgets of tasks that the device may have
     stood: set[Decision] = field(default_factory=set)  # what the device was let do without asking
 
 
@@ -134,6 +135,7 @@ class Sessions:
         epoch, last, last_here = self._last.get(hello.device, (hello.epoch, -1, -1))
         if epoch == hello.epoch:
             session.last, session.last_here = last, last_here
+        session.kinds = tuple(kind for kind in hello.kinds if kind[0] <= self._limits.max_size)
         self._open[session.token] = session
         return session
 

@@ -2,9 +2,12 @@
 
 While one device alone gives the edge work, a task that finds device, link and edge idle meets a situation that was
 known before it came. So its decision travels ahead of it, with the one before or behind the answer before, and stands
-for tasks of that size and budget: see `protocol.Standing`. Every task that goes by it has it made anew for the next. As
-soon as another device has a task, or what it went by has changed much, it stands no more. On a link that is not what it
-was declared to be nothing stands: what is known of it changes with every upload, which takes longer than to ask.
+for tasks of that size and budget: see `protocol.Standing`. Every task that goes by it has it made anew for the next.
+Where a device has said which kinds of tasks it is going to have, not even the first of a kind need ask.
+
+As soon as another device has a task, or what a decision went by has changed much, it stands no more. On a link that is
+not what it was declared to be nothing stands: what is known of it changes with every upload, which takes longer than to
+ask.
 """
 
 from __future__ import annotations
@@ -12,16 +15,14 @@ from __future__ import annotations
 from offramp.observation import Observation
 from offramp.policies import Policy
 from offramp.policies.base import Varying
-from offramp.runtime.edge_job import Say
+from offramp.runtime.edge_job import Foresee, Say
 from offramp.runtime.edge_sessions import Session
 from offramp.runtime.forecast import NOTABLE_DRIFT, Forecast
-from offramp.runtime.protocol import Reconsider, Standing
+from offramp.runtime.protocol import MAX_KINDS, Reconsider, Standing
 from offramp.task import Decision
 
 ALONE_S = 1.0
 """For how long no other device must have had a task, where there are others."""
-MOST_KINDS = 64
-"""Sizes and budgets for which decisions stand at a time."""
 MOST_STOOD = 256
 
 
@@ -33,6 +34,7 @@ class Foresight:
         self._token: bytes | None = None
         self._since_s = 0.0
         self._kinds: set[tuple[int, float]] = set()
+        self._untried: tuple[tuple[int, float], ...] = ()
         self._edge_factor = forecast.edge_factor
 
     def at_work(self, token: bytes, now_s: float) -> list[Say]:
@@ -42,6 +44,24 @@ class Foresight:
         say = self.withdraw()
         self._token, self._since_s = token, now_s
         return say
+
+    def lone(self, session: Session) -> list[Foresee]:
+        """What to decide before it comes for a device that may be the only one."""
+        system = self._forecast.system
+        if system is None or system.devices > 1 or not session.kinds:
+            return []
+        if session.token != self._token:
+            self._kinds.clear()
+            self._token = session.token
+        self._untried = session.kinds
+        return self.rest(session)
+
+    def rest(self, session: Session) -> list[Foresee]:
+        """What else to decide for a device for which decisions have begun to stand: all that it is going to have."""
+        if session.token != self._token:
+            return []
+        untried, self._untried = self._untried, ()
+        return [Foresee(session.token, *kind) for kind in untried if kind not in self._kinds]
 
     def withdraw(self) -> list[Say]:
         """Nothing stands any more."""
@@ -85,10 +105,11 @@ class Foresight:
             # The edge has no part in such a task, and would never hear that it has become otherwise.
             return self.withdraw() if kind in self._kinds else []
         say = self.check(session)
-        if len(self._kinds) == MOST_KINDS and kind not in self._kinds:
+        if len(self._kinds) == MAX_KINDS and kind not in self._kinds:
             say += self.withdraw()
         if not self._kinds:
             self._edge_factor = self._forecast.edge_factor
+            self._untried = session.kinds
         self._kinds.add(kind)
         if len(session.stood) == MOST_STOOD:
             session.stood.clear()

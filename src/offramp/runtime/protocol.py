@@ -22,9 +22,10 @@ from msgspec import Meta, Struct
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array, TensorSpec
 
-VERSION = 3
+VERSION = 4
 MAX_TENSORS = 16
 MAX_CODECS = 64
+MAX_KINDS = 64
 MAX_PADDING = 2**17
 FRAME_OVERHEAD_BYTES = 4096
 """More than everything in a frame beside the tensors' own bytes."""
@@ -95,7 +96,8 @@ class Hello(Message, frozen=True):
     """Opens a session. `slowdown` is on the bundle's profile; `epoch` counts the device's starts.
 
     `codecs` are those that the device can be told to use, beside sending tensors as they are. `steady`: whether the
-    device paces its uploads at that bandwidth, so that it can be taken at its word.
+    device paces its uploads at that bandwidth, so that it can be taken at its word. `kinds`: sizes and budgets of tasks
+    that it is going to have, as far as it knows.
     """
 
     version: int
@@ -107,6 +109,7 @@ class Hello(Message, frozen=True):
     link_delay_s: Seconds
     codecs: Annotated[tuple[CodecName, ...], Meta(max_length=MAX_CODECS)]
     steady: bool
+    kinds: Annotated[tuple[tuple[Count, Seconds], ...], Meta(max_length=MAX_KINDS)] = ()
 
 
 class Announce(Message, frozen=True):

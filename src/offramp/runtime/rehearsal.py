@@ -50,6 +50,7 @@ from offramp.runtime.protocol import (
     encode,
     wire_of,
 )
+from offramp.runtime.workload import kinds_of
 from offramp.task import UNCODED
 
 MODEL = "0" * 64
@@ -66,6 +67,7 @@ class Device:
     records: dict[int, TaskRecord] = field(default_factory=dict)
     token: bytes | None = None
     checked_s: float = float("inf")
+    kinds: tuple[tuple[int, float], ...] = ()
 
 
 class Spread(Protocol):
@@ -140,7 +142,18 @@ class Rehearsal:
         name = f"d{device.number}"
         codecs = tuple(sorted({coded.codec for exit in self.system.exits for coded in exit.codecs}))
         link = device.link
-        hello = Hello(VERSION, name, epoch, MODEL, slowdown, bandwidth, link.delay_s, codecs, link.steady)
+        hello = Hello(
+            VERSION,
+            name,
+            epoch,
+            MODEL,
+            slowdown,
+            bandwidth,
+            link.delay_s,
+            codecs,
+            link.steady,
+            device.kinds,
+        )
         opened = self.edge.hello(hello, self.now_s)
         assert not isinstance(opened, Refused), opened
         device.token = opened
@@ -327,6 +340,7 @@ def rehearse(
     """What becomes of an instance's tasks if nothing goes wrong: `records[n]` is of task n; instants of the stream."""
     rehearsal = Rehearsal(instance.system, policy, spread=spread, believed=believed, links=links)
     for device in rehearsal.devices:
+        device.kinds = kinds_of(task for task in instance.tasks if task.device == device.number)
         rehearsal.connect(device)
     rehearsal.play(instance)
     rehearsal.run()

@@ -86,6 +86,8 @@ class Recorded:
 class _Decided:
     """Gives each device's tasks the decisions that a run's edge gave them."""
 
+    varies = "each decision is that of one task of the run"
+
     def __init__(self, run: Recorded) -> None:
         self._left: dict[int, deque[Decision]] = defaultdict(deque)
         for task, record in zip(run.instance.tasks, run.records, strict=True):

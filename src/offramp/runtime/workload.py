@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,12 @@ from offramp.errors import OfframpError
 from offramp.instance import draw_tasks
 from offramp.model.inputs import random_inputs
 from offramp.model.tensors import Array, TensorSpec
+from offramp.runtime.protocol import MAX_KINDS
 from offramp.scenario import Scenario
+from offramp.task import Task
 
+LOOKED_AT = 1000
+"""Tasks of a stream that show what kinds there are."""
 GENERATED = 256
 """Inputs that are made up where there is no data."""
 _INPUT = "input/"
@@ -54,6 +59,12 @@ class PlannedTask:
     def size(self) -> int:
         """Inputs in the task."""
         return len(self.rows)
+
+
+def kinds_of(tasks: Iterable[Task | PlannedTask]) -> tuple[tuple[int, float], ...]:
+    """Size and budget of tasks, the most frequent kinds first: what a device tells its edge of what it will have."""
+    counted = Counter((task.size, task.budget_s) for task in islice(tasks, LOOKED_AT))
+    return tuple(kind for kind, _ in counted.most_common(MAX_KINDS))
 
 
 def own_stream(scenario: Scenario, samples: int, seed: int) -> Iterator[PlannedTask]:
