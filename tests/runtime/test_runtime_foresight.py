@@ -93,7 +93,9 @@ def test_a_lone_device_that_says_what_it_will_have_need_not_ask_at_all(
     records = played(there, policy, tasks, (*told, (1_000, BUDGET_S), (1, 0.0)))
     assert unasked(records) == list(range(9))
     asked = played(there, policy, tasks)
-    assert [(record.exit, record.cut) for record in records] == [(record.exit, record.cut) for record in asked]
+    assert [(record.exit, record.cut) for record in records] == [
+        (record.exit, record.cut) for record in asked
+    ]
     assert unasked(played(there, policy, tasks, tuple(told[:1]))) == [0, 3, 4, 5, 6, 7, 8]
 
 
