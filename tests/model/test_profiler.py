@@ -56,6 +56,19 @@ def test_no_other_line_is_nearer(seconds: list[float]) -> None:
     assert best <= deviation(slopes, intercepts).min() + 1e-9
 
 
+@given(st.lists(st.tuples(durations, st.integers(1, 4)), min_size=2, max_size=6))
+def test_a_weight_is_that_many_points(points: list[tuple[float, int]]) -> None:
+    seconds, counts = np.array([point[0] for point in points]), [point[1] for point in points]
+    sizes = SIZES[: len(points)]
+
+    def deviation(line: tuple[float, float]) -> float:
+        return float(np.sum(counts * np.abs(line[0] * sizes + line[1] - seconds) / seconds))
+
+    weighted = fit_line(sizes, seconds, np.array(counts, float))
+    repeated = fit_line(np.repeat(sizes, counts), np.repeat(seconds, counts))
+    assert deviation(weighted) == pytest.approx(deviation(repeated), rel=1e-9, abs=1e-9)
+
+
 def test_r_squared() -> None:
     assert r_squared((2.0, 1.0), SIZES, 2 * SIZES + 1) == 1.0
     assert r_squared((0.0, 1.0), SIZES, np.ones(10)) == 1.0

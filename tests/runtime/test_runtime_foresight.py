@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from offramp.instance import Instance, system_of
 from offramp.options import System
@@ -16,6 +18,7 @@ from offramp.profile import ExitCoefficients
 from offramp.runtime.edge_job import Foresee, Remake, Reply, Run, Say
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.protocol import (
+    MAX_KINDS,
     VERSION,
     Announce,
     Begun,
@@ -30,6 +33,7 @@ from offramp.runtime.protocol import (
     wire_of,
 )
 from offramp.runtime.rehearsal import MODEL, Rehearsal
+from offramp.runtime.workload import kinds_of
 from offramp.scenario import Scenario
 from offramp.task import Task
 
@@ -61,13 +65,25 @@ def unasked(records: Sequence[TaskRecord]) -> list[int]:
     return [record.sequence for record in records if record.measured.device_start_s == record.arrival_s]
 
 
+def of_three_sizes(count: int, start_s: float = 1.0) -> list[Task]:
+    """Tasks of the first device, one after the other."""
+    return [Task(start_s + 2.0 * number, 1 + number % 3, BUDGET_S, 0) for number in range(count)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.floats(0, 1)), max_size=200))
+def test_a_device_tells_its_most_frequent_kinds(drawn: list[tuple[int, float]]) -> None:
+    told = kinds_of(Task(0.0, size, budget_s, 0) for size, budget_s in drawn)
+    assert len(told) == min(len(set(drawn)), MAX_KINDS)
+    counts = [drawn.count(kind) for kind in told]
+    assert counts == sorted(counts, reverse=True)
+    assert all(drawn.count(kind) <= min(counts) for kind in set(drawn).difference(told))
+
+
 @pytest.mark.parametrize("policy", [Greedy(), Myopic(), EdgeOnly()])
 def test_a_lone_device_need_not_ask_again_and_does_what_it_would_be_told(
     four_exits: tuple[ExitCoefficients, ...], policy: Policy
 ) -> None:
-    there = system(four_exits)
-    tasks = [Task(1.0 + 2.0 * number, 1 + number % 3, BUDGET_S, 0) for number in range(15)]
-    records = played(there, policy, tasks)
+    records = played(system(four_exits), policy, of_three_sizes(15))
     assert all(record.end is End.ON_TIME for record in records)
     by_size = {size: [record for record in records if record.size == size] for size in (1, 2, 3)}
     first_of_their_size = {0, 1, 2}
@@ -87,25 +103,23 @@ def test_a_lone_device_need_not_ask_again_and_does_what_it_would_be_told(
 def test_a_lone_device_that_says_what_it_will_have_need_not_ask_at_all(
     four_exits: tuple[ExitCoefficients, ...], policy: Policy
 ) -> None:
-    there = system(four_exits)
-    tasks = [Task(1.0 + 2.0 * number, 1 + number % 3, BUDGET_S, 0) for number in range(9)]
-    told = [(size, BUDGET_S) for size in (1, 2, 3)]
+    there, tasks = system(four_exits), of_three_sizes(9)
+    told = kinds_of(tasks)
     records = played(there, policy, tasks, (*told, (1_000, BUDGET_S), (1, 0.0)))
     assert unasked(records) == list(range(9))
     asked = played(there, policy, tasks)
     assert [(record.exit, record.cut) for record in records] == [
         (record.exit, record.cut) for record in asked
     ]
-    assert unasked(played(there, policy, tasks, tuple(told[:1]))) == [0, 3, 4, 5, 6, 7, 8]
+    assert unasked(played(there, policy, tasks, told[:1])) == [0, 3, 4, 5, 6, 7, 8]
 
 
 def test_what_is_expected_stands_again_as_soon_as_the_device_is_alone_again(
     four_exits: tuple[ExitCoefficients, ...],
 ) -> None:
     both = [Task(1.0 + 0.5 * number, 2, BUDGET_S, number % 2) for number in range(4)]
-    after = [Task(6.0 + 2.0 * number, 1 + number % 3, BUDGET_S, 0) for number in range(6)]
-    kinds = tuple((size, BUDGET_S) for size in (1, 2, 3))
-    records = played(system(four_exits, devices=2), EdgeOnly(), [*both, *after], kinds)
+    after = of_three_sizes(6, 6.0)
+    records = played(system(four_exits, devices=2), EdgeOnly(), [*both, *after], kinds_of(after))
     first_alone = 4  # has to ask: the other device has had a task since this one's last
     assert unasked(records) == [6, 7, 8, 9]
     assert records[first_alone].end is End.ON_TIME
