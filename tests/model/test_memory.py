@@ -38,6 +38,46 @@ print(resident() - before)
 """
 
 
+HOT = """
+import sys
+from pathlib import Path
+import numpy as np
+from offramp.model.blocks import load_model
+from offramp.model.executor import ChainExecutor, WholeModel
+from offramp.model.hot_tails import RECENT, HotTails
+from offramp.model.pool import WeightPool
+from offramp.runtime.memory import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+give_back()
+small, large, what = sys.argv[1:]
+ChainExecutor(load_model(Path(small)), pool=WeightPool())
+before = resident()
+model = load_model(Path(large))
+inputs = {"x": np.ones((1, 64, 4, 4), np.float32)}
+if what == "whole":
+    whole = WholeModel(model)
+    whole.run(len(model.exits), inputs)
+else:
+    pool = WeightPool()
+    tails = HotTails(ChainExecutor(model, pool=pool), pool)
+    for _ in range(RECENT):
+        tails.run_tail(len(model.exits), 0, inputs)
+    tails.settle()
+    tails.run_tail(len(model.exits), 0, inputs)
+    assert (tails.hot is not None) == (what == "hot")
+print(resident() - before)
+"""
+
+
+def measured(program: str, *arguments: str | Path) -> int:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    return int(result.stdout)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_chains_hold_weights_once_and_only_those_they_need(
     tmp_path: Path, model_files: dict[str, Path]
@@ -50,14 +90,25 @@ def test_chains_hold_weights_once_and_only_those_they_need(
     path = tmp_path / "large.onnx"
     path.write_bytes(net.build().SerializeToString())
 
-    def measured(what: str) -> int:
-        command = [sys.executable, "-c", MEASURE, str(model_files["one_output"]), str(path), what]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-        return int(result.stdout)
-
-    whole, everything, half = measured("whole"), measured("all"), measured("1,2")
+    whole, everything, half = (
+        measured(MEASURE, model_files["one_output"], path, what) for what in ("whole", "all", "1,2")
+    )
     weights = path.stat().st_size
     assert everything <= 1.3 * whole + MEGABYTE
     # Half the products, half the memory: what all of them take beyond it is about the other half.
     assert everything - half >= 0.4 * weights
     assert half <= 0.65 * everything
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_a_hot_tail_shares_its_weights_with_the_chain(tmp_path: Path, model_files: dict[str, Path]) -> None:
+    net = Network()
+    x = net.conv_relu(net.input("x", ["batch", 64, 4, 4]), 64, 384)
+    for exit in range(4):
+        x = net.conv_relu(net.conv_relu(x, 384, 384), 384, 384)
+        net.head(x, 384, f"exit{exit + 1}")
+    path = tmp_path / "large.onnx"
+    path.write_bytes(net.build().SerializeToString())
+    whole, hot = (measured(HOT, model_files["one_output"], path, what) for what in ("whole", "hot"))
+    assert hot <= 1.1 * path.stat().st_size + 4 * MEGABYTE
+    assert hot <= 1.3 * whole + MEGABYTE

@@ -90,6 +90,20 @@ class BranchyModel:
             raise OfframpError("cut", cut, f"must lie in 0..{len(cuts) - 1} for exit {exit_number}")
         return cuts[cut]
 
+    def tail(self, exit_number: int, cut: int) -> Block:
+        """All that an exit has behind a cut 0..l-1, as one block. Raises OfframpError as `boundary` does."""
+        entering = tuple(spec.name for spec in self.boundary(exit_number, cut))
+        branch = self.exit(exit_number)
+        parts = [self.blocks[index] for layer in branch.layers[cut:] for index in layer.blocks]
+        return Block(
+            parts[0].index,
+            f"exit {exit_number} behind cut {cut}",
+            tuple(node for part in parts for node in part.nodes),
+            entering,
+            (branch.output,),
+            sum(part.macs for part in parts),
+        )
+
 
 def load_model(path: Path, outputs: Sequence[str] | None = None) -> BranchyModel:
     """Read an ONNX file and find its exits, cuts and blocks.

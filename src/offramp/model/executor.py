@@ -12,6 +12,7 @@ import onnxruntime as ort
 from offramp.errors import OfframpError
 from offramp.model.blocks import BranchyModel
 from offramp.model.extract import BlockWriter
+from offramp.model.pool import WeightPool
 from offramp.model.sessions import make_session, return_memory, run_session
 from offramp.model.tensors import Array, TensorSpec, check_tensors
 
@@ -24,17 +25,29 @@ OnBlock = Callable[[int], None]
 class ChainExecutor:
     """Runs exits 1..u of a model, whole or on either side of a cut. Safe to call from several threads.
 
-    `exits` limits which exits (and so which blocks and weights) are loaded; `threads` is for each session.
+    `exits` limits which exits (and so which blocks and weights) are loaded; `threads` is for each session. With a
+    `pool`, sessions of other parts of the model can use the same weights; loading then takes about twice as long.
     """
 
-    def __init__(self, model: BranchyModel, *, exits: Iterable[int] | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: BranchyModel,
+        *,
+        exits: Iterable[int] | None = None,
+        threads: int = 1,
+        pool: WeightPool | None = None,
+    ) -> None:
         numbers = range(1, len(model.exits) + 1) if exits is None else sorted(set(exits))
         self._model = model
         self._threads = threads
         self._plans = {number: _Plan(model, number) for number in numbers}
         blocks = sorted({block for number in numbers for block in model.exit(number).blocks})
         # Sessions use the shared weights in place, so these must live as long as they do.
-        self._sessions, self._shared = _block_sessions(model, blocks, threads)
+        self._shared: Mapping[str, Any] | WeightPool
+        if pool is None:
+            self._sessions, self._shared = _block_sessions(model, blocks, threads)
+        else:
+            self._sessions, self._shared = _pooled_sessions(model, blocks, threads, pool), pool
         return_memory()
 
     @property
@@ -69,7 +82,7 @@ class ChainExecutor:
         not loaded, the cut does not exist or the inputs do not fit.
         """
         wanted = [spec.name for spec in self.boundary(exit_number, cut)]
-        values = _given(inputs, self.boundary(exit_number, 0))
+        values = given_tensors(inputs, self.boundary(exit_number, 0))
         if cut == 0:
             return {name: inputs[name] for name in wanted}
         self._advance(exit_number, 0, cut, values, on_block)
@@ -83,7 +96,7 @@ class ChainExecutor:
         At cut l these are the logits that were given. `on_block` and errors are as in `run_head`.
         """
         output = self._model.exit(exit_number).output
-        values = _given(tensors, self.boundary(exit_number, cut))
+        values = given_tensors(tensors, self.boundary(exit_number, cut))
         last = self.layers(exit_number)
         if cut == last:
             return tensors[output]
@@ -99,7 +112,7 @@ class ChainExecutor:
 
         Unlike the other methods this takes every input of the model.
         """
-        values = _given(inputs, self._model.inputs)
+        values = given_tensors(inputs, self._model.inputs)
         wanted = {number: self._model.exit(number).output for number in self._plans}
         for index in sorted(self._sessions):
             block = self._model.blocks[index]
@@ -185,7 +198,8 @@ class WholeModel:
         return logits
 
 
-def _given(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+def given_tensors(tensors: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Tensors as sessions take them. Raises OfframpError if they are not what `specs` declares."""
     check_tensors(tensors, specs)
     return {spec.name: np.ascontiguousarray(tensors[spec.name]) for spec in specs}
 
@@ -207,3 +221,17 @@ def _block_sessions(
         proto = writer.write(block, without=given.keys())
         sessions[index] = make_session(proto, f"block {block.name}", threads=threads, shared=given)
     return sessions, shared
+
+
+def _pooled_sessions(
+    model: BranchyModel, blocks: Sequence[int], threads: int, pool: WeightPool
+) -> dict[int, Any]:
+    """A session for each block by index, on weights of the pool."""
+    writer = BlockWriter(model.graph, model.graph.source.load())
+    sessions = {}
+    for index in blocks:
+        block = model.blocks[index]
+        sessions[index] = pool.session(
+            writer.write(block), f"block {block.name}", threads, adopt=True
+        ).session
+    return sessions

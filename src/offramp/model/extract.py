@@ -53,7 +53,7 @@ class BlockWriter:
         for node in self._closure(block):
             parts.add(self._nodes[node])
         weights = [
-            _declaration(self._weights[name]) if name in without else self._weights[name]
+            declaration(self._weights[name]) if name in without else self._weights[name]
             for name in sorted(self.weights(block))
         ]
         graph = onnx.helper.make_graph(
@@ -102,7 +102,7 @@ class BlockWriter:
         return onnx.helper.make_tensor_value_info(name, elem_type, shape)
 
 
-def _declaration(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def declaration(tensor: onnx.TensorProto) -> onnx.TensorProto:
     """The initializer without its values, for a session that is given them."""
     declared = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     declared.data_location = onnx.TensorProto.EXTERNAL

@@ -35,8 +35,11 @@ def _share_arena() -> bool:
     return True
 
 
-def session_options(threads: int, *, optimise: bool = True) -> Any:
-    """Options for a session with `threads` threads that do not spin: many spinning pools starve each other."""
+def session_options(threads: int, *, optimise: bool = True, arena: bool = True) -> Any:
+    """Options for a session with `threads` threads that do not spin: many spinning pools starve each other.
+
+    Without `arena` it leaves nothing behind in the one that all others share, which never shrinks.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -44,7 +47,9 @@ def session_options(threads: int, *, optimise: bool = True) -> Any:
     options.log_severity_level = _LOG_SEVERITY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if _share_arena():
+    if not arena:
+        options.enable_cpu_mem_arena = False
+    elif _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
@@ -58,14 +63,19 @@ def make_session(
     threads: int = 1,
     optimise: bool = True,
     shared: Mapping[str, Any] | None = None,
+    options: Any | None = None,
 ) -> Any:
-    """A CPU session for `model`; `shared` weights are taken from the given OrtValues, not copied.
+    """A CPU session for `model`; `shared` weights are taken from the given OrtValues, which must live as long.
 
-    Raises OfframpError, naming `name`, for a model that the runtime does not accept.
+    They are not copied unless an operator packs them, or an optimisation rewrites them. `options` stand for `threads`
+    and `optimise`. Raises OfframpError, naming `name`, for a model that the runtime does not accept.
     """
-    options = session_options(threads, optimise=optimise)
+    options = options or session_options(threads, optimise=optimise)
     if shared:
+        # The first gives values to what is only declared, the second says not to copy them.
         options.add_external_initializers(list(shared), list(shared.values()))
+        for given, value in shared.items():
+            options.add_initializer(given, value)
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - the runtime raises many types; none is ours

@@ -119,11 +119,15 @@ def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | No
     check_edge(settings.workers, settings.max_batch)
     give_back()
     from offramp.model.bundle import load_bundle
+    from offramp.model.executor import ChainExecutor
+    from offramp.model.hot_tails import HotTails
+    from offramp.model.pool import WeightPool
 
     scenario = None if settings.scenario is None else load_scenario(settings.scenario)
     bundle = load_bundle(settings.bundle)
     exits = worthwhile(exits_with(bundle, settings.codecs))
-    executor = load_executor(bundle)
+    pool = WeightPool()
+    executor = ChainExecutor(bundle.model, threads=1, pool=pool)
     network = dataclasses.replace(
         scenario.network if scenario else NetworkTerms(),
         edge_workers=settings.workers,
@@ -143,7 +147,7 @@ def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | No
         interim=Myopic(),
         limits=Limits(max_size=settings.max_size),
     )
-    processor = Processor(executor) if tails is None else tails(bundle.model)
+    processor = Processor(HotTails(executor, pool)) if tails is None else tails(bundle.model)
     asyncio.run(_serve(settings, core, processor, cap_of(bundle, settings.max_size), scenario))
 
 
