@@ -220,6 +220,7 @@ async def _serve(
         time.monotonic,
         max_frame_bytes=cap,
         workers=settings.workers,
+        max_batch=settings.max_batch,
         on_policy=on_policy,
         identity=identity,
         revoked=revoked,

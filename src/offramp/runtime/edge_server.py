@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from offramp.runtime import edge_job
 from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
+from offramp.runtime.edge_workers import Workers
 from offramp.runtime.health import Health
 from offramp.runtime.memory import Slack
 from offramp.runtime.processor import Answered, Processor, Tails
@@ -48,8 +50,11 @@ LONE_DEVICE_AT_ONCE_S = 0.02
 """As below, for a lone worker of a lone device: there is nobody else who could wait meanwhile."""
 AT_ONCE_S = 0.0003
 """What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
-ALONE_AT_ONCE_S = 0.002
-"""The same for a lone worker: what comes in can wait so long, and the worker waits for nobody between two tasks."""
+ALONE_AT_ONCE_S = 0.0004
+"""The same for a lone worker, which waits for nobody between two tasks. What takes longer is worth a processor of its
+own, with the event loop's work on another."""
+TURN_S = 0.001
+"""How long the event loop's thread may go on computing before it looks for what has come."""
 FORESEE_S = 0.002
 """How long after an answer the next task of its kind is decided: the answer must have left by then."""
 SLACK_S = 5.0
@@ -82,6 +87,7 @@ class EdgeServer:
         *,
         max_frame_bytes: int,
         workers: int = 1,
+        max_batch: int = 1,
         identity: Identity | None = None,
         revoked: RevokedList | None = None,
         metrics: EdgeMetrics | None = None,
@@ -97,7 +103,10 @@ class EdgeServer:
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
         self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
+        # What may be run together waits for what has come meanwhile.
+        self._turn_s = TURN_S if max_batch == 1 else 0.0
+        self._pool = Workers(workers, "edge-compute")
+        self._here: deque[edge_job.Run] = deque()
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
         self._server = grpc.aio.server(
             options=server_options(max_frame_bytes, core.limits.connections),
@@ -148,7 +157,7 @@ class EdgeServer:
         await self._clients.stop()
         await self._server.stop(grace=0.5)
         self._processor.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.stop()
         self._policy_pool.shutdown(wait=True, cancel_futures=True)
 
     async def _control(self, _: Any, context: Any) -> None:
@@ -281,7 +290,9 @@ class EdgeServer:
                 self._put(session, message, to_tensors=True)
             case edge_job.Run() if action.batch.takes_s < self._at_once_s() and not action.batch.apart:
                 # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
-                asyncio.get_running_loop().call_soon(self._compute_here, action)
+                if not self._here:
+                    asyncio.get_running_loop().call_soon(self._compute_here)
+                self._here.append(action)
             case edge_job.Run():
                 self._hand_over(action)
             case edge_job.Remake(version, system):
@@ -340,9 +351,20 @@ class EdgeServer:
         if not action.batch.apart:
             self._core.apart(action.batch, self._clock())
 
-    def _compute_here(self, action: edge_job.Run) -> None:
-        self._ran(action.batch, self._compute(action))
-        self._act()
+    def _compute_here(self) -> None:
+        """What is done in no time, and what is next behind it, for as long as sockets can wait."""
+        until_s = self._clock() + self._turn_s
+        while True:
+            # It stays until it is done, so that nobody calls for this again meanwhile.
+            action = self._here[0]
+            self._ran(action.batch, self._compute(action))
+            self._act()
+            self._here.popleft()
+            if not self._here:
+                return
+            if self._clock() >= until_s:
+                asyncio.get_running_loop().call_soon(self._compute_here)
+                return
 
     def _compute(self, action: edge_job.Run) -> Answered | None:
         """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""

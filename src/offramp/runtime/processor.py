@@ -151,9 +151,13 @@ class Processor:
         made: list[Array | None] = [None] * len(given)
         if whole:
             specs = self._executor.boundary(exit, cut)
-            logits = self._executor.run_tail(exit, cut, whole[0] if len(whole) == 1 else joined(whole, specs))
-            parts = iter(split(logits, [_size(each, specs) for each in whole], output))
-            made = [None if each is None else next(parts) for each in tensors]
+            if len(whole) == 1:
+                parts = [self._executor.run_tail(exit, cut, whole[0])]
+            else:
+                logits = self._executor.run_tail(exit, cut, joined(whole, specs))
+                parts = split(logits, [_size(each, specs) for each in whole], output)
+            left = iter(parts)
+            made = [None if each is None else next(left) for each in tensors]
         return Answered(output.name, made, time.perf_counter() - began_s)
 
     def _decoded(self, exit: int, cut: int, coded: Coded) -> dict[str, Array]:

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -348,7 +349,12 @@ def wire_of(name: str, array: Array) -> WireTensor:
     flat = np.ascontiguousarray(array)
     if sys.byteorder == "big":
         flat = flat.astype(flat.dtype.newbyteorder("<"))
-    return WireTensor(name, array.dtype.name, array.shape, flat.reshape(-1).view(np.uint8).data)
+    return WireTensor(name, _name_of(array.dtype), array.shape, flat.reshape(-1).view(np.uint8).data)
+
+
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 def wires_of(tensors: Mapping[str, Array]) -> tuple[WireTensor, ...]:
