@@ -55,7 +55,7 @@ class Inference:
     computed_s: float
 
 
-class EdgeClient(asyncio.Protocol):
+class EdgeClient(asyncio.BufferedProtocol):
     """`open`, then any number of `infer` at a time, then `close`. A task is one message there and one back.
 
     Args:
@@ -144,11 +144,11 @@ class EdgeClient(asyncio.Protocol):
         self._transport.write(framed(message))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.BufferedProtocol`."""
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.BufferedProtocol`."""
         self._transport = None
         lost = ConnectionError("the edge is lost")
         if not self._opened.done():
@@ -157,10 +157,14 @@ class EdgeClient(asyncio.Protocol):
             if not asked.done():
                 asked.set_exception(lost)
 
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See `asyncio.BufferedProtocol`."""
+        return self._frames.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
         try:
-            for frame in self._frames.feed(data):
+            for frame in self._frames.filled(nbytes):
                 self._take(frame)
         except ProtocolError:
             assert self._transport is not None

@@ -76,7 +76,7 @@ class ClientPort:
             self.act()
 
 
-class _Line(asyncio.Protocol):
+class _Line(asyncio.BufferedProtocol):
     """One connection."""
 
     def __init__(self, port: ClientPort) -> None:
@@ -95,9 +95,12 @@ class _Line(asyncio.Protocol):
             self._opening.cancel()
         self._port.went(self, self._session)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            for frame in self._frames.feed(data):
+            for frame in self._frames.filled(nbytes):
                 self._take(frame)
         except ProtocolError as error:
             _LOG.warning("a client is cut off: %s", error)

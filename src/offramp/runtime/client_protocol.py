@@ -34,6 +34,8 @@ from offramp.runtime.protocol import (
 )
 
 LENGTH_BYTES = 4
+ROOM_BYTES = 1 << 16
+"""What is read at a time. Left to itself asyncio allocates four times as much anew for every read."""
 
 
 class Offer(Message, frozen=True):
@@ -84,24 +86,37 @@ class Frames:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
+        self._room: memoryview | None = None
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def room(self) -> memoryview:
+        """Where the next bytes are to be put, for `filled`; the same room every time."""
+        if self._room is None:
+            self._room = memoryview(bytearray(ROOM_BYTES))
+        return self._room
+
+    def filled(self, count: int) -> list[bytes]:
+        """The frames that are whole with so many bytes in the room. Raises ProtocolError for one that is too long."""
+        return self.feed(self.room()[:count])
+
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """The frames that are whole with these bytes. Raises ProtocolError for one that is too long."""
         if self._held:
             self._held += data
-            data = bytes(self._held)
-            self._held.clear()
+        source = self._held or data
         frames, at = [], 0
-        while len(data) - at >= LENGTH_BYTES:
-            begin = at + LENGTH_BYTES
-            length = int.from_bytes(data[at:begin], "little")
-            if length > self._most_bytes:
-                raise ProtocolError(f"a frame of {length} bytes: at most {self._most_bytes}")
-            if len(data) < begin + length:
-                break
-            frames.append(data[begin : begin + length])
-            at = begin + length
-        if at < len(data):
+        with memoryview(source) as view:
+            while len(view) - at >= LENGTH_BYTES:
+                begin = at + LENGTH_BYTES
+                length = int.from_bytes(view[at:begin], "little")
+                if length > self._most_bytes:
+                    raise ProtocolError(f"a frame of {length} bytes: at most {self._most_bytes}")
+                if len(view) < begin + length:
+                    break
+                frames.append(bytes(view[begin : begin + length]))
+                at = begin + length
+        if source is self._held:
+            del self._held[:at]
+        elif at < len(data):
             self._held += data[at:]
         return frames

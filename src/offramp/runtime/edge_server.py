@@ -53,6 +53,8 @@ AT_ONCE_S = 0.0003
 ALONE_AT_ONCE_S = 0.0004
 """The same for a lone worker, which waits for nobody between two tasks. What takes longer is worth a processor of its
 own, with the event loop's work on another."""
+BATCHING_AT_ONCE_S = 0.002
+"""The same for a lone worker that runs tasks together: what comes in meanwhile makes the next batch the larger."""
 TURN_S = 0.001
 """How long the event loop's thread may go on computing before it looks for what has come."""
 FORESEE_S = 0.002
@@ -103,8 +105,7 @@ class EdgeServer:
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
         self._workers = workers
-        # What may be run together waits for what has come meanwhile.
-        self._turn_s = TURN_S if max_batch == 1 else 0.0
+        self._max_batch = max_batch
         self._pool = Workers(workers, "edge-compute")
         self._here: deque[edge_job.Run] = deque()
         self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
@@ -333,7 +334,9 @@ class EdgeServer:
             return 0.0  # on another machine nothing is done in no time
         if self._workers > 1:
             return AT_ONCE_S
-        return ALONE_AT_ONCE_S if self._core.devices > 1 else LONE_DEVICE_AT_ONCE_S
+        if self._core.devices <= 1:
+            return LONE_DEVICE_AT_ONCE_S
+        return BATCHING_AT_ONCE_S if self._max_batch > 1 else ALONE_AT_ONCE_S
 
     def _hand_over(self, action: edge_job.Run) -> None:
         loop = asyncio.get_running_loop()
@@ -353,7 +356,8 @@ class EdgeServer:
 
     def _compute_here(self) -> None:
         """What is done in no time, and what is next behind it, for as long as sockets can wait."""
-        until_s = self._clock() + self._turn_s
+        # What may be run together waits for what has come meanwhile.
+        until_s = self._clock() + (TURN_S if self._max_batch == 1 else 0.0)
         while True:
             # It stays until it is done, so that nobody calls for this again meanwhile.
             action = self._here[0]
