@@ -144,6 +144,18 @@ def _proto(model: BranchyModel, exit: int, cut: int) -> onnx.ModelProto:
     return BlockWriter(model.graph, model.graph.source.load()).write(model.tail(exit, cut))
 
 
+def test_what_is_so_large_that_calls_count_for_little_stays_a_chain(
+    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("offramp.model.hot_tails.LARGEST_ELEMENTS", 1000)
+    model = load_model(model_files["residual"])
+    tails = hot_tails(model)
+    with caplog.at_level(logging.INFO):
+        heat(tails, 2, 0, crossing(model, 2, 0))
+    assert tails.hot is None
+    assert "stays a chain of sessions: it has" in caplog.text
+
+
 def test_sessions_of_convolutions_copy_none_of_their_weights(model_files: dict[str, Path]) -> None:
     model = load_model(model_files["residual"])
     pool = WeightPool()

@@ -14,7 +14,7 @@ from offramp.errors import OfframpError
 from offramp.model.executor import ChainExecutor, given_tensors
 from offramp.model.extract import BlockWriter
 from offramp.model.pool import WeightPool, packed_bytes
-from offramp.model.sessions import return_memory, run_session
+from offramp.model.sessions import run_session
 from offramp.model.tensors import Array, TensorSpec
 
 RECENT = 64
@@ -31,6 +31,9 @@ MOST_MEMORY = 0.25
 """What a session may take for weights beside the chain's, as a share of all the model's weights."""
 ALWAYS_BYTES = 1 << 20
 """But so much it may always take: that is a hundredth of what the process takes without any model."""
+LARGEST_ELEMENTS = 1 << 22
+"""Weights of the largest tail that is worth it: to make one's session holds the interpreter's lock for some 30 ms here,
+and longer ones run for so long that calls count for little."""
 Tail = tuple[int, int]
 _LOG = logging.getLogger(__name__)
 
@@ -137,7 +140,6 @@ class HotTails:
         except Exception:  # noqa: BLE001 - the chain does without it
             _LOG.exception("exit %d behind cut %d stays a chain of sessions", *tail)
             fused = None
-        return_memory()
         with self._lock:
             if fused is None:
                 self._refused.add(tail)
@@ -148,9 +150,12 @@ class HotTails:
         """The tail as one session; None if that would take too much memory. Raises OfframpError."""
         model = self._chain.model
         block = model.tail(*tail)
+        name = f"exit {tail[0]} behind cut {tail[1]}"
+        if (elements := sum(map(model.graph.weight_elements, block.nodes))) > LARGEST_ELEMENTS:
+            _LOG.info("%s stays a chain of sessions: it has %d weights", name, elements)
+            return None
         writer = BlockWriter(model.graph, model.graph.source.load())
         most = max(ALWAYS_BYTES, MOST_MEMORY * sum(weight.ByteSize() for weight in writer.initializers))
-        name = f"exit {tail[0]} behind cut {tail[1]}"
         proto = writer.write(block)
         # First by what it will be at least, so that it is not made in vain; then by what it is.
         takes = packed_bytes(proto)
