@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,23 @@ def test_sessions_of_convolutions_copy_none_of_their_weights(model_files: dict[s
     proto = _proto(model, 3, 0)
     own_bytes = pool.session(proto, "tail", 1, adopt=False).own_bytes
     assert own_bytes < proto.ByteSize() / 10
+
+
+def test_without_a_place_for_files_every_session_has_its_own_weights(
+    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    model = load_model(model_files["residual"])
+    tails = hot_tails(model)
+    tensors = crossing(model, 2, 0)
+    heat(tails, 2, 0, tensors)
+    assert "shares no weights" in caplog.text
+    assert tails.hot == (2, 0)  # these weights are few
+    expected = ChainExecutor(model).run_tail(2, 0, tensors)
+    assert relative_error(tails.run_tail(2, 0, tensors), expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("failure", [OfframpError("model", "tail", "refused"), RuntimeError("broken")])

@@ -12,6 +12,7 @@ import pytest
 from offramp.model.blocks import load_model
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
+from offramp.model.pool import WeightPool
 from offramp.model.verify import cut_errors
 
 quantization = pytest.importorskip("onnxruntime.quantization")
@@ -67,6 +68,8 @@ def test_head_and_tail_are_the_whole(
     model = load_model(tmp_path / "processed.onnx")
     plain = load_model(model_files[name])
     assert len(model.exits) == len(plain.exits)
-    errors = list(cut_errors(ChainExecutor(model), np.random.default_rng(1), sizes=(1, 3)))
-    assert len(errors) > 2 * len(model.exits)
-    assert max(error for _, _, error in errors) < 1e-5
+    for pool in (None, WeightPool()):
+        executor = ChainExecutor(model, pool=pool)
+        errors = list(cut_errors(executor, np.random.default_rng(1), sizes=(1, 3)))
+        assert len(errors) > 2 * len(model.exits)
+        assert max(error for _, _, error in errors) < 1e-5

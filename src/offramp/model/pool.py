@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,18 +17,19 @@ from offramp.model.extract import declaration
 from offramp.model.sessions import make_session, session_options
 from offramp.model.tensors import Array
 
+_LOG = logging.getLogger(__name__)
 SMALLEST_BYTES = 4096
 """Weights below this size are copied into each session."""
 _ALIGNED_BYTES = 64
-_IN_PLACE = frozenset({"Conv"})
+_IN_PLACE = frozenset({"Conv", "FusedConv"})
 """Operators that compute on their weights as they are. Others, `Gemm` and `MatMul` first of all, pack them into memory
-of their session, and would hold both."""
+of their session, whose models hold what they were packed from as well, shared or not."""
 
 _Key = tuple[int, tuple[int, ...], bytes]
 
 
 class Pooled(NamedTuple):
-    """A session, and the bytes of weights that it holds beside those in the pool."""
+    """A session, and the bytes of weights that it holds of its own: what is not in the pool, and what it packs."""
 
     session: Any
     own_bytes: int
@@ -46,19 +48,25 @@ class WeightPool:
     def session(self, model: onnx.ModelProto, name: str, threads: int, *, adopt: bool) -> Pooled:
         """A session for `model` on the pool's weights; what is not there is taken in with `adopt`, or copied.
 
-        Raises OfframpError, naming `name`, for a model that the runtime does not accept.
+        Where the runtime's optimisations cannot be had as a file, the session has all its weights to itself. Raises
+        OfframpError, naming `name`, for a model that the runtime does not accept.
         """
-        optimised = _optimised(model, name)
+        try:
+            optimised = _optimised(model, name)
+        except Exception as error:  # noqa: BLE001 - disks fail in many ways, and the session can do without
+            session = make_session(model, name, threads=threads)
+            _LOG.warning("%s shares no weights with other sessions: %s", name, error)
+            return Pooled(session, sum(weight.ByteSize() for weight in model.graph.initializer))
         given, own_bytes = {}, 0
         in_place = _in_place(optimised)
         for weight in optimised.graph.initializer:
             values = numpy_helper.to_array(weight)
-            value = None
-            if weight.name in in_place and values.nbytes >= SMALLEST_BYTES:
-                value = self._value(weight, values, adopt=adopt)
-            if value is None:
+            # Only what numpy itself knows: no bfloat16, for instance.
+            can_be = values.nbytes >= SMALLEST_BYTES and values.dtype.kind in "fiub"
+            value = self._value(weight, values, adopt=adopt) if can_be else None
+            if value is None or weight.name not in in_place:
                 own_bytes += values.nbytes
-            else:
+            if value is not None:
                 given[weight.name] = value
                 weight.CopyFrom(declaration(weight))
         session = make_session(optimised, name, threads=threads, optimise=False, shared=given)
@@ -83,7 +91,7 @@ def _optimised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def packed_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of weights that sessions for `model` do not share through a pool, at least."""
+    """Bytes of weights that a session for `model` takes at least beside a pool that has them all."""
     in_place = _in_place(model)
     return sum(weight.ByteSize() for weight in model.graph.initializer if weight.name not in in_place)
 
