@@ -79,6 +79,36 @@ def test_every_task_gets_its_own_answer(edge: tuple[Running, int]) -> None:
     assert counts["turned_away"] == counts["declined"] == {}
 
 
+@pytest.mark.parametrize(
+    "edge",
+    [["--policy", "edge-only"], ["--policy", "edge-only", "--max-batch", "8"]],
+    indirect=True,
+    ids=["alone", "batches"],
+)
+def test_many_short_tasks_of_several_clients_get_their_own_answers(edge: tuple[Running, int]) -> None:
+    """So many that the tail that they all have becomes one session on the way."""
+    process, port = edge
+    rng, executor = np.random.default_rng(0), ChainExecutor(MODEL, threads=1)
+    tasks = [random_inputs(MODEL.inputs, 1, rng) for _ in range(16)]
+
+    async def ask(number: int) -> None:
+        one = client(port, f"program-{number}")
+        await one.open()
+        for turn in range(100):
+            task = tasks[(number + turn) % len(tasks)]
+            answer = await one.infer(task, 20.0)
+            expected = executor.run(answer.exit, task)
+            np.testing.assert_allclose(answer.logits, expected, rtol=1e-3, atol=1e-4)
+        await one.close()
+
+    async def all_ask() -> None:
+        await asyncio.gather(*(ask(number) for number in range(4)))
+
+    asyncio.run(all_ask())
+    counts = ended(process)
+    assert counts["answered"] == counts["announced"] == 400
+
+
 def test_what_cannot_be_served_is_refused_and_counted(edge: tuple[Running, int]) -> None:
     process, port = edge
     rng = np.random.default_rng(0)
@@ -135,9 +165,12 @@ def test_garbage_ends_a_connection_and_nothing_else(edge: tuple[Running, int]) -
 def test_frames_survive_any_cutting(frames: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(len(frame).to_bytes(4, "little") + frame for frame in frames)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
-    taking, found = Frames(40), []
+    whole, placed = Frames(40), Frames(40)
+    found: dict[str, list[bytes]] = {"fed": [], "placed": []}
     for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        found += taking.feed(stream[begin:end])
-    assert found == frames
+        found["fed"] += whole.feed(stream[begin:end])
+        placed.room()[: end - begin] = stream[begin:end]
+        found["placed"] += placed.filled(end - begin)
+    assert found == {"fed": frames, "placed": frames}
     with pytest.raises(ProtocolError):
         Frames(3).feed(b"\x04\x00\x00\x00")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +18,33 @@ from offramp.model.bundle import load_bundle
 from offramp.model.codecs import find_codec
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
+from offramp.runtime.edge_workers import Workers
 from offramp.runtime.processor import Coded, Crossed, Processor
 
 
 @pytest.fixture(scope="module")
 def executor() -> ChainExecutor:
     return ChainExecutor(load_bundle(None).model, threads=1)
+
+
+def test_workers_take_calls_in_order_and_end_when_those_under_way_have() -> None:
+    Workers(2, "idle").stop()
+    workers, done = Workers(1, "worker"), []
+    all_done, may_end = threading.Event(), threading.Event()
+
+    def last() -> None:
+        all_done.set()
+        assert may_end.wait(30)
+        done.append(10)
+
+    for number in range(10):
+        workers.submit(lambda number=number: done.append(number))
+    workers.submit(last)
+    assert all_done.wait(30)
+    threading.Thread(target=may_end.set).start()
+    workers.stop()
+    assert done == list(range(11))
+    assert not any(thread.name.startswith("worker_") for thread in threading.enumerate())
 
 
 @given(data=st.data(), sizes=st.lists(st.integers(1, 5), min_size=1, max_size=5))
