@@ -16,6 +16,7 @@ from offramp.model.tensors import Array
 from offramp.options import System
 from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_job
+from offramp.runtime.background import background_pool
 from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
@@ -98,7 +99,7 @@ class EdgeServer:
         self._streams: dict[bytes, Streams] = {}
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="edge-compute")
-        self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
+        self._policy_pool = background_pool("edge-policy")
         self._server = grpc.aio.server(
             options=server_options(max_frame_bytes, core.limits.connections),
             maximum_concurrent_rpcs=STREAMS * core.limits.connections,
