@@ -17,7 +17,6 @@ from offramp.runtime.device_job import (
     Carry,
     Compute,
     Decided,
-    EdgeView,
     Finished,
     Job,
     Say,
@@ -26,6 +25,7 @@ from offramp.runtime.device_job import (
     Unasked,
 )
 from offramp.runtime.device_queue import DeviceQueue
+from offramp.runtime.edge_view import EdgeView, Ready
 from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import End, Instants, Ledger
 from offramp.runtime.own import OwnSystem
@@ -52,8 +52,6 @@ OVERDUE = 0.25
 LEAST_OVERDUE_S = 0.02
 BUSY_S = 5.0
 """How long after its last task a device still probes its link."""
-MOST_STANDING = 256
-"""Kinds of tasks for which the edge may let decisions stand."""
 LAST_CALL_S = 3.0
 """How long after its deadline a device still waits for an answer that only counts as late."""
 
@@ -101,20 +99,17 @@ class DeviceCore:
         """Take a task on."""
         self.ledger.accept(sequence)
         self._busy_until_s = now_s + BUSY_S
-        job = Job(sequence, task, self._own.options(task.size))
+        ready = self._ready(task, now_s)
+        job = Job(sequence, task, self._own.options(task.size) if ready is None else ready.options)
         self._jobs[sequence] = job
-        ways = job.alone()
-        quickest = ways.quickest
-        self._outlook.arrived(
-            task.arrival_s, task.budget_s, float(ways.takes_s[quickest]), float(ways.gain[quickest])
-        )
+        alone = job.alone().quickest if ready is None else ready.alone
+        self._outlook.arrived(task.arrival_s, task.budget_s, alone.takes_s, alone.gain)
+        if ready is not None:
+            self._begin_unasked(job, ready, now_s)
+            return
         if not self.edge.trusted or self.edge.closing:
             if not self._finish_alone(job, now_s):
                 self._end(job, End.REJECTED, "no-edge", now_s)
-            return
-        standing = self.edge.standing.get((task.size, task.budget_s))
-        if standing is not None and self._stands(job, standing, now_s):
-            self._begin_unasked(job, standing, now_s)
             return
         device_free_s, link_free_s = self._queue.backlog(now_s)
         job.announced_s = now_s
@@ -136,35 +131,33 @@ class DeviceCore:
 
     def standing(self, standing: Standing) -> None:
         """What the edge would decide of a task that finds everything idle."""
-        if len(self.edge.standing) == MOST_STANDING:
-            self.edge.standing.clear()
-        self.edge.standing[standing.size, standing.budget_s] = standing
+        self.edge.stands(standing, self._own)
 
     def reconsider(self) -> None:
         """Every task is to be announced again."""
         self.edge.standing.clear()
 
-    def _stands(self, job: Job, standing: Standing, now_s: float) -> bool:
-        """Whether a new task meets the situation that its standing decision is for."""
+    def _ready(self, task: Task, now_s: float) -> Ready | None:
+        """What stands for a new task, if it meets the situation that this is for."""
+        queue = self._queue
         # What has ended may still be on the processor or the link.
-        free = self._queue.computing is None and self._queue.uploading is None and not self._probing
-        nothing_else = len(self._jobs) == 1 and free
-        decision = Decision(standing.exit, standing.cut, standing.codec)
-        in_time = on_time(now_s + standing.finish_s, job.task.deadline_s)
-        return nothing_else and in_time and job.options.offers(decision)
+        free = queue.computing is None and queue.uploading is None and not self._probing
+        if self._jobs or not free or not self.edge.trusted or self.edge.closing:
+            return None
+        ready = self.edge.ready(task, self._own)
+        in_time = ready is not None and on_time(now_s + ready.standing.finish_s, task.deadline_s)
+        return ready if in_time else None
 
-    def _begin_unasked(self, job: Job, standing: Standing, now_s: float) -> None:
+    def _begin_unasked(self, job: Job, ready: Ready, now_s: float) -> None:
+        standing = ready.standing
         self._own.bandwidth_bytes_per_s = standing.bandwidth_bytes_per_s
-        job.decided = Decision(standing.exit, standing.cut, standing.codec)
+        job.decided = job.decision = ready.decision
         job.unasked = Unasked(job.task.budget_s, self._own.slowdown, self._margin.share)
-        self._go_by(
-            job,
-            job.options.row_of(job.decided),
-            Instants(
-                now_s, now_s + standing.send_s, now_s + standing.edge_start_s, now_s + standing.finish_s
-            ),
-            now_s,
+        job.head_s, job.upload_s, job.local = ready.head_s, ready.upload_s, ready.local
+        job.predicted = Instants(
+            now_s, now_s + standing.send_s, now_s + standing.edge_start_s, now_s + standing.finish_s
         )
+        self._enqueue(job, now_s)
 
     def verdict(self, verdict: Verdict, now_s: float) -> None:
         """The edge has decided a task."""
@@ -193,15 +186,10 @@ class DeviceCore:
             None if job.options.local[row] else arrival_s + verdict.edge_start_s,
             arrival_s + verdict.finish_s,
         )
-        self._go_by(job, row, predicted, now_s)
-
-    def _go_by(self, job: Job, row: int, predicted: Instants, now_s: float) -> None:
-        """Do with a task what has been decided."""
-        job.decision = job.options.decision(row)
+        job.decision, job.predicted = job.decided, predicted
         job.head_s = float(job.options.head_s[row])
         job.upload_s = float(self._own.options(job.task.size).upload_s[row])
         job.local = bool(job.options.local[row])
-        job.predicted = predicted
         self._enqueue(job, now_s)
 
     def _enqueue(self, job: Job, now_s: float) -> None:
@@ -360,9 +348,8 @@ class DeviceCore:
         if job.stage is Stage.COMPUTING or not self._fallback:
             return False
         free_s, _ = self._queue.backlog(now_s)
-        ways = job.alone()
-        quickest = ways.quickest
-        plan = job.plan_alone(int(ways.rows[quickest]), float(ways.takes_s[quickest]), free_s)
+        quickest = job.alone().quickest
+        plan = job.plan_alone(quickest.row, quickest.takes_s, free_s)
         if not on_time(plan.finish_s, job.task.deadline_s):
             return False
         self._queue.leave(job)
