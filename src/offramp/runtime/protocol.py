@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -348,7 +349,7 @@ def wire_of(name: str, array: Array) -> WireTensor:
     flat = np.ascontiguousarray(array)
     if sys.byteorder == "big":
         flat = flat.astype(flat.dtype.newbyteorder("<"))
-    return WireTensor(name, array.dtype.name, array.shape, flat.reshape(-1).view(np.uint8).data)
+    return WireTensor(name, _name_of(array.dtype), array.shape, flat.reshape(-1).view(np.uint8).data)
 
 
 def wires_of(tensors: Mapping[str, Array]) -> tuple[WireTensor, ...]:
@@ -373,13 +374,23 @@ def array_of(wire: WireTensor, spec: TensorSpec, size: int) -> Array:
     shape = spec.shape_at(size)
     if wire.dtype != spec.dtype or wire.shape != shape:
         raise ProtocolError(f"{wire.name} is {wire.dtype} {wire.shape}: must be {spec.dtype} {shape}")
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    dtype = _on_the_wire(spec.dtype)
     if wire.data.nbytes != math.prod(shape) * dtype.itemsize:
         raise ProtocolError(f"{wire.name} has {wire.data.nbytes} bytes: must be {math.prod(shape)} elements")
     array: Array = np.frombuffer(wire.data, dtype=dtype).reshape(shape)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ProtocolError(f"{wire.name} holds NaN or infinity: must be finite")
     return array if sys.byteorder == "little" else array.astype(dtype.newbyteorder("="))
+
+
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
+@cache
+def _on_the_wire(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def largest_frame(specs: Sequence[Sequence[TensorSpec]], size: int) -> int:
