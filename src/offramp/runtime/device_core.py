@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from offramp.equations import on_time
-from offramp.link_estimate import PROBE_S, probe_bytes
-from offramp.runtime.device_alone import ALONE, Outlook
+from offramp.link_estimate import probe_bytes
+from offramp.runtime.device_fallback import Fallback
 from offramp.runtime.device_job import (
     Action,
     Carry,
@@ -24,6 +24,7 @@ from offramp.runtime.device_job import (
     Stage,
     Unasked,
 )
+from offramp.runtime.device_probe import Probes
 from offramp.runtime.device_queue import DeviceQueue
 from offramp.runtime.edge_view import EdgeView, Ready
 from offramp.runtime.margin import Margin
@@ -50,8 +51,6 @@ LEAST_PATIENCE_S = 0.03
 OVERDUE = 0.25
 """How far beyond its predicted duration an answer is overdue, as a share of that duration."""
 LEAST_OVERDUE_S = 0.02
-BUSY_S = 5.0
-"""How long after its last task a device still probes its link."""
 LAST_CALL_S = 3.0
 """How long after its deadline a device still waits for an answer that only counts as late."""
 
@@ -66,17 +65,12 @@ class DeviceCore:
     def __init__(
         self, own: OwnSystem, *, fallback: bool = True, probe: bool = False, margin: Margin | None = None
     ) -> None:
-        self._fallback = fallback
-        self._probe = probe
-        self._probing = False
-        self._link_idle_s = -math.inf
-        self._busy_until_s = -math.inf
+        self._fallback = Fallback() if fallback else None
+        self._probes = Probes(wanted=probe)
         self.ledger = Ledger()
         self.edge = EdgeView()
         self._own = own
         self._margin = margin or Margin()
-        self._alone = Margin(*ALONE)
-        self._outlook = Outlook()
         self._jobs: dict[int, Job] = {}
         self._queue = DeviceQueue(own.link_delay_s)
         self._actions: list[Action] = []
@@ -98,12 +92,12 @@ class DeviceCore:
     def submit(self, sequence: int, task: Task, now_s: float) -> None:
         """Take a task on."""
         self.ledger.accept(sequence)
-        self._busy_until_s = now_s + BUSY_S
+        self._probes.task(now_s)
         ready = self._ready(task, now_s)
         job = Job(sequence, task, self._own.options(task.size) if ready is None else ready.options)
         self._jobs[sequence] = job
-        alone = job.alone().quickest if ready is None else ready.alone
-        self._outlook.arrived(task.arrival_s, task.budget_s, alone.takes_s, alone.gain)
+        if self._fallback is not None:
+            self._fallback.arrived(task, job.alone().quickest if ready is None else ready.alone)
         if ready is not None:
             self._begin_unasked(job, ready, now_s)
             return
@@ -141,7 +135,7 @@ class DeviceCore:
         """What stands for a new task, if it meets the situation that this is for."""
         queue = self._queue
         # What has ended may still be on the processor or the link.
-        free = queue.computing is None and queue.uploading is None and not self._probing
+        free = queue.computing is None and queue.uploading is None and not self._probes.under_way
         if self._jobs or not free or not self.edge.trusted or self.edge.closing:
             return None
         ready = self.edge.ready(task, self._own)
@@ -226,8 +220,8 @@ class DeviceCore:
         self._queue.computing = None
         if not failed:
             self._own.computed(job.head_s, measured_s)
-            if job.fallback:
-                self._alone.finished(job.head_s, now_s - self._queue.compute_start_s)
+            if job.fallback and self._fallback is not None:
+                self._fallback.took(job.head_s, now_s - self._queue.compute_start_s)
         if sequence in self._jobs:
             if failed:
                 self._end(job, End.FAILED, "compute", now_s)
@@ -250,7 +244,7 @@ class DeviceCore:
             self._next_upload(now_s)
 
     def _next_upload(self, now_s: float) -> None:
-        while self._queue.uploading is None and self._queue.uploads and not self._probing:
+        while self._queue.uploading is None and self._queue.uploads and not self._probes.under_way:
             job = self._queue.uploads.popleft()
             if self._queue.hopeless(job, now_s + job.upload_s):
                 if not self._finish_alone(job, now_s):
@@ -278,22 +272,20 @@ class DeviceCore:
 
     def probed(self, now_s: float) -> None:
         """The present probe has left the device."""
-        self._probing, self._link_idle_s = False, now_s
+        self._probes.carried(now_s)
         self._next_upload(now_s)
 
     def _probe_due_s(self) -> float:
-        idle = self._queue.uploading is None and not self._queue.uploads and not self._probing
-        if not (self._probe and idle and self.edge.connected):
-            return math.inf
-        due_s = self._link_idle_s + PROBE_S
-        return due_s if due_s <= self._busy_until_s else math.inf
+        idle = self._queue.uploading is None and not self._queue.uploads
+        return self._probes.due_s(idle=idle and self.edge.connected)
 
     def carried(self, sequence: int, now_s: float) -> None:
         """The present upload has left the device."""
         job = self._queue.uploading
         assert job is not None
         assert job.sequence == sequence
-        self._queue.uploading, self._link_idle_s = None, now_s
+        self._queue.uploading = None
+        self._probes.carried(now_s)
         if sequence in self._jobs and job.stage is Stage.UPLOADING:
             job.stage, job.sent_s = Stage.AWAITING, now_s
             job.check_s = self._overdue_s(job)
@@ -345,12 +337,11 @@ class DeviceCore:
 
         It waits as if for its quickest exit. When its turn comes, `_deepen` sees how deep it may go.
         """
-        if job.stage is Stage.COMPUTING or not self._fallback:
+        if job.stage is Stage.COMPUTING or self._fallback is None:
             return False
         free_s, _ = self._queue.backlog(now_s)
-        quickest = job.alone().quickest
-        plan = job.plan_alone(quickest.row, quickest.takes_s, free_s)
-        if not on_time(plan.finish_s, job.task.deadline_s):
+        plan = self._fallback.soonest(job, free_s)
+        if plan is None:
             return False
         self._queue.leave(job)
         if job.decision.exit and not job.local:
@@ -364,17 +355,11 @@ class DeviceCore:
         return True
 
     def _deepen(self, job: Job, now_s: float) -> bool:
-        """Choose the exit at which the device finishes a task, as it begins; False if none fits any more.
-
-        The exit that earns most, less what the tasks behind are then expected to lose.
-        """
-        ways, deadline_s = job.alone(), job.task.deadline_s
-        takes_s = ways.takes_s * (1.0 + self._alone.share)
-        waiting = [each.claim() for each in self._queue.heads]
-        chosen = self._outlook.choose(ways, takes_s, deadline_s, waiting, now_s)
-        if chosen is None:
+        """Choose the exit at which the device finishes a task, as it begins; False if none fits any more."""
+        assert self._fallback is not None
+        plan = self._fallback.deepest(job, self._queue.heads, now_s)
+        if plan is None:
             return False
-        plan = job.plan_alone(int(ways.rows[chosen]), float(ways.takes_s[chosen]), now_s)
         if plan.decision != job.decision:
             self._actions.append(Decided(job.sequence, plan.decision))
         job.take(plan)
@@ -422,7 +407,7 @@ class DeviceCore:
     def tick(self, now_s: float) -> None:
         """Call this at `next_check_s`, or later: give up waiting where that is due, and probe an idle link."""
         if self._probe_due_s() <= now_s:
-            self._probing = True
+            self._probes.under_way = True
             self._actions.append(SendProbe(int(probe_bytes(self._own.bandwidth_bytes_per_s))))
         for job in [job for job in self._jobs.values() if job.check_s <= now_s]:
             deadline_s = job.task.deadline_s
