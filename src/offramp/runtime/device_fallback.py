@@ -33,7 +33,7 @@ class Fallback:
         return plan if on_time(plan.finish_s, job.task.deadline_s) else None
 
     def deepest(self, job: Job, waiting: Iterable[Job], now_s: float) -> Plan | None:
-        """The way to finish a task that begins now which earns most, less what those behind it, and those to come, lose.
+        """The way to finish a task that begins now: the greatest gain, less what those behind and those to come lose.
 
         None if none is in time any more.
         """
