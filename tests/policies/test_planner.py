@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import product
 
 import numpy as np
@@ -195,3 +196,15 @@ def test_any_system_is_decided_within_its_deadlines(instance: Instance) -> None:
         assert schedule.to_json() == again.to_json()
         if timing == "paper":
             assert all(row.on_time for row in schedule.tasks if row.exit)
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_a_plan_in_the_making_leaves_the_interpreter_to_others(timing: Timing) -> None:
+    """The edge's event loop runs beside it: what `solve` calls for milliseconds must not hold the lock."""
+    planning = "offramp.policies.planning"
+    shared, kernels = (import_module(f"{planning}.{name}_kernels") for name in ("shared", timing))
+    called = [getattr(kernels, name) for name in ("improve", "own_value", "until_next", "spread", "run_down")]
+    called += [shared.others_moves, shared.others_value, shared.others_spread]
+    assert all(kernel.targetoptions.get("nogil") for kernel in called)
+    # What decides lasts microseconds, on the event loop's own thread.
+    assert not kernels.best_option.targetoptions.get("nogil")

@@ -88,6 +88,7 @@ def test_beginnings_and_arrivals_are_matched_by_their_number(order: list[str]) -
         else:
             view.arrives(float(now_s))
             arrivals += 1
+    view.believe(float(len(order)))
     began_at = [now_s for now_s, event in enumerate(order) if event == "b"]
     for size_bytes, began_s in belief.noted:
         assert began_s == began_at[int(size_bytes) - 100]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +36,19 @@ class Alone:
     gain: FloatArray
 
     @property
-    def quickest(self) -> int:
-        """Index of the one that takes least; among equals the one that earns most."""
-        return int(np.lexsort((-self.gain, self.takes_s))[0])
+    def quickest(self) -> Quickest:
+        """The one that takes least; among equals the one that earns most."""
+        first = int(np.lexsort((-self.gain, self.takes_s))[0])
+        return Quickest(first, int(self.rows[first]), float(self.takes_s[first]), float(self.gain[first]))
+
+
+class Quickest(NamedTuple):
+    """One of the ways: its place among them, its row in the options, its seconds and its gain."""
+
+    place: int
+    row: int
+    takes_s: float
+    gain: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class Outlook:
         in_time = np.asarray(on_time(ends_s, deadline_s))
         if not in_time.any():
             quickest = ways.quickest
-            return quickest if on_time(now_s + float(ways.takes_s[quickest]), deadline_s) else None
+            return quickest.place if on_time(now_s + quickest.takes_s, deadline_s) else None
         worth = ways.gain - CARE * self.losses(ends_s, waiting, now_s)
         return int(np.argmax(np.where(in_time, worth, -np.inf)))
 

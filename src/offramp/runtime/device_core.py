@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 
 from offramp.equations import on_time
-from offramp.link_estimate import PROBE_S, probe_bytes
-from offramp.runtime.device_alone import ALONE, Outlook
+from offramp.link_estimate import probe_bytes
+from offramp.runtime.device_fallback import Fallback
 from offramp.runtime.device_job import (
     Action,
     Carry,
     Compute,
     Decided,
-    EdgeView,
     Finished,
     Job,
     Say,
@@ -25,7 +24,9 @@ from offramp.runtime.device_job import (
     Stage,
     Unasked,
 )
+from offramp.runtime.device_probe import Probes
 from offramp.runtime.device_queue import DeviceQueue
+from offramp.runtime.edge_view import EdgeView, Ready
 from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import End, Instants, Ledger
 from offramp.runtime.own import OwnSystem
@@ -50,10 +51,6 @@ LEAST_PATIENCE_S = 0.03
 OVERDUE = 0.25
 """How far beyond its predicted duration an answer is overdue, as a share of that duration."""
 LEAST_OVERDUE_S = 0.02
-BUSY_S = 5.0
-"""How long after its last task a device still probes its link."""
-MOST_STANDING = 256
-"""Kinds of tasks for which the edge may let decisions stand."""
 LAST_CALL_S = 3.0
 """How long after its deadline a device still waits for an answer that only counts as late."""
 
@@ -68,17 +65,12 @@ class DeviceCore:
     def __init__(
         self, own: OwnSystem, *, fallback: bool = True, probe: bool = False, margin: Margin | None = None
     ) -> None:
-        self._fallback = fallback
-        self._probe = probe
-        self._probing = False
-        self._link_idle_s = -math.inf
-        self._busy_until_s = -math.inf
+        self._fallback = Fallback() if fallback else None
+        self._probes = Probes(wanted=probe)
         self.ledger = Ledger()
         self.edge = EdgeView()
         self._own = own
         self._margin = margin or Margin()
-        self._alone = Margin(*ALONE)
-        self._outlook = Outlook()
         self._jobs: dict[int, Job] = {}
         self._queue = DeviceQueue(own.link_delay_s)
         self._actions: list[Action] = []
@@ -100,21 +92,18 @@ class DeviceCore:
     def submit(self, sequence: int, task: Task, now_s: float) -> None:
         """Take a task on."""
         self.ledger.accept(sequence)
-        self._busy_until_s = now_s + BUSY_S
-        job = Job(sequence, task, self._own.options(task.size))
+        self._probes.task(now_s)
+        ready = self._ready(task, now_s)
+        job = Job(sequence, task, self._own.options(task.size) if ready is None else ready.options)
         self._jobs[sequence] = job
-        ways = job.alone()
-        quickest = ways.quickest
-        self._outlook.arrived(
-            task.arrival_s, task.budget_s, float(ways.takes_s[quickest]), float(ways.gain[quickest])
-        )
+        if self._fallback is not None:
+            self._fallback.arrived(task, job.alone().quickest if ready is None else ready.alone)
+        if ready is not None:
+            self._begin_unasked(job, ready, now_s)
+            return
         if not self.edge.trusted or self.edge.closing:
             if not self._finish_alone(job, now_s):
                 self._end(job, End.REJECTED, "no-edge", now_s)
-            return
-        standing = self.edge.standing.get((task.size, task.budget_s))
-        if standing is not None and self._stands(job, standing, now_s):
-            self._begin_unasked(job, standing, now_s)
             return
         device_free_s, link_free_s = self._queue.backlog(now_s)
         job.announced_s = now_s
@@ -136,35 +125,33 @@ class DeviceCore:
 
     def standing(self, standing: Standing) -> None:
         """What the edge would decide of a task that finds everything idle."""
-        if len(self.edge.standing) == MOST_STANDING:
-            self.edge.standing.clear()
-        self.edge.standing[standing.size, standing.budget_s] = standing
+        self.edge.stands(standing, self._own)
 
     def reconsider(self) -> None:
         """Every task is to be announced again."""
         self.edge.standing.clear()
 
-    def _stands(self, job: Job, standing: Standing, now_s: float) -> bool:
-        """Whether a new task meets the situation that its standing decision is for."""
+    def _ready(self, task: Task, now_s: float) -> Ready | None:
+        """What stands for a new task, if it meets the situation that this is for."""
+        queue = self._queue
         # What has ended may still be on the processor or the link.
-        free = self._queue.computing is None and self._queue.uploading is None and not self._probing
-        nothing_else = len(self._jobs) == 1 and free
-        decision = Decision(standing.exit, standing.cut, standing.codec)
-        in_time = on_time(now_s + standing.finish_s, job.task.deadline_s)
-        return nothing_else and in_time and job.options.offers(decision)
+        free = queue.computing is None and queue.uploading is None and not self._probes.under_way
+        if self._jobs or not free or not self.edge.trusted or self.edge.closing:
+            return None
+        ready = self.edge.ready(task, self._own)
+        in_time = ready is not None and on_time(now_s + ready.standing.finish_s, task.deadline_s)
+        return ready if in_time else None
 
-    def _begin_unasked(self, job: Job, standing: Standing, now_s: float) -> None:
+    def _begin_unasked(self, job: Job, ready: Ready, now_s: float) -> None:
+        standing = ready.standing
         self._own.bandwidth_bytes_per_s = standing.bandwidth_bytes_per_s
-        job.decided = Decision(standing.exit, standing.cut, standing.codec)
+        job.decided = job.decision = ready.decision
         job.unasked = Unasked(job.task.budget_s, self._own.slowdown, self._margin.share)
-        self._go_by(
-            job,
-            job.options.row_of(job.decided),
-            Instants(
-                now_s, now_s + standing.send_s, now_s + standing.edge_start_s, now_s + standing.finish_s
-            ),
-            now_s,
+        job.head_s, job.upload_s, job.local = ready.head_s, ready.upload_s, ready.local
+        job.predicted = Instants(
+            now_s, now_s + standing.send_s, now_s + standing.edge_start_s, now_s + standing.finish_s
         )
+        self._enqueue(job, now_s)
 
     def verdict(self, verdict: Verdict, now_s: float) -> None:
         """The edge has decided a task."""
@@ -193,15 +180,10 @@ class DeviceCore:
             None if job.options.local[row] else arrival_s + verdict.edge_start_s,
             arrival_s + verdict.finish_s,
         )
-        self._go_by(job, row, predicted, now_s)
-
-    def _go_by(self, job: Job, row: int, predicted: Instants, now_s: float) -> None:
-        """Do with a task what has been decided."""
-        job.decision = job.options.decision(row)
+        job.decision, job.predicted = job.decided, predicted
         job.head_s = float(job.options.head_s[row])
         job.upload_s = float(self._own.options(job.task.size).upload_s[row])
         job.local = bool(job.options.local[row])
-        job.predicted = predicted
         self._enqueue(job, now_s)
 
     def _enqueue(self, job: Job, now_s: float) -> None:
@@ -238,8 +220,8 @@ class DeviceCore:
         self._queue.computing = None
         if not failed:
             self._own.computed(job.head_s, measured_s)
-            if job.fallback:
-                self._alone.finished(job.head_s, now_s - self._queue.compute_start_s)
+            if job.fallback and self._fallback is not None:
+                self._fallback.took(job.head_s, now_s - self._queue.compute_start_s)
         if sequence in self._jobs:
             if failed:
                 self._end(job, End.FAILED, "compute", now_s)
@@ -262,7 +244,7 @@ class DeviceCore:
             self._next_upload(now_s)
 
     def _next_upload(self, now_s: float) -> None:
-        while self._queue.uploading is None and self._queue.uploads and not self._probing:
+        while self._queue.uploading is None and self._queue.uploads and not self._probes.under_way:
             job = self._queue.uploads.popleft()
             if self._queue.hopeless(job, now_s + job.upload_s):
                 if not self._finish_alone(job, now_s):
@@ -290,22 +272,20 @@ class DeviceCore:
 
     def probed(self, now_s: float) -> None:
         """The present probe has left the device."""
-        self._probing, self._link_idle_s = False, now_s
+        self._probes.carried(now_s)
         self._next_upload(now_s)
 
     def _probe_due_s(self) -> float:
-        idle = self._queue.uploading is None and not self._queue.uploads and not self._probing
-        if not (self._probe and idle and self.edge.connected):
-            return math.inf
-        due_s = self._link_idle_s + PROBE_S
-        return due_s if due_s <= self._busy_until_s else math.inf
+        idle = self._queue.uploading is None and not self._queue.uploads
+        return self._probes.due_s(idle=idle and self.edge.connected)
 
     def carried(self, sequence: int, now_s: float) -> None:
         """The present upload has left the device."""
         job = self._queue.uploading
         assert job is not None
         assert job.sequence == sequence
-        self._queue.uploading, self._link_idle_s = None, now_s
+        self._queue.uploading = None
+        self._probes.carried(now_s)
         if sequence in self._jobs and job.stage is Stage.UPLOADING:
             job.stage, job.sent_s = Stage.AWAITING, now_s
             job.check_s = self._overdue_s(job)
@@ -357,13 +337,11 @@ class DeviceCore:
 
         It waits as if for its quickest exit. When its turn comes, `_deepen` sees how deep it may go.
         """
-        if job.stage is Stage.COMPUTING or not self._fallback:
+        if job.stage is Stage.COMPUTING or self._fallback is None:
             return False
         free_s, _ = self._queue.backlog(now_s)
-        ways = job.alone()
-        quickest = ways.quickest
-        plan = job.plan_alone(int(ways.rows[quickest]), float(ways.takes_s[quickest]), free_s)
-        if not on_time(plan.finish_s, job.task.deadline_s):
+        plan = self._fallback.soonest(job, free_s)
+        if plan is None:
             return False
         self._queue.leave(job)
         if job.decision.exit and not job.local:
@@ -377,17 +355,11 @@ class DeviceCore:
         return True
 
     def _deepen(self, job: Job, now_s: float) -> bool:
-        """Choose the exit at which the device finishes a task, as it begins; False if none fits any more.
-
-        The exit that earns most, less what the tasks behind are then expected to lose.
-        """
-        ways, deadline_s = job.alone(), job.task.deadline_s
-        takes_s = ways.takes_s * (1.0 + self._alone.share)
-        waiting = [each.claim() for each in self._queue.heads]
-        chosen = self._outlook.choose(ways, takes_s, deadline_s, waiting, now_s)
-        if chosen is None:
+        """Choose the exit at which the device finishes a task, as it begins; False if none fits any more."""
+        assert self._fallback is not None
+        plan = self._fallback.deepest(job, self._queue.heads, now_s)
+        if plan is None:
             return False
-        plan = job.plan_alone(int(ways.rows[chosen]), float(ways.takes_s[chosen]), now_s)
         if plan.decision != job.decision:
             self._actions.append(Decided(job.sequence, plan.decision))
         job.take(plan)
@@ -435,7 +407,7 @@ class DeviceCore:
     def tick(self, now_s: float) -> None:
         """Call this at `next_check_s`, or later: give up waiting where that is due, and probe an idle link."""
         if self._probe_due_s() <= now_s:
-            self._probing = True
+            self._probes.under_way = True
             self._actions.append(SendProbe(int(probe_bytes(self._own.bandwidth_bytes_per_s))))
         for job in [job for job in self._jobs.values() if job.check_s <= now_s]:
             deadline_s = job.task.deadline_s

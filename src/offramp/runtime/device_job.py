@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from offramp.options import OptionTable
 from offramp.runtime.device_alone import Alone, Claim
 from offramp.runtime.outcomes import End, Instants, TaskRecord
-from offramp.runtime.protocol import Begun, CodedUpload, Message, Standing, Upload
+from offramp.runtime.protocol import Begun, CodedUpload, Message, Upload
 from offramp.task import DROP, UNCODED, Decision, Task
 
 
@@ -132,12 +132,7 @@ class Job:
 
     def alone(self) -> Alone:
         """How the device can finish the task by itself. What it has at a cut is not computed again for that exit."""
-        options, kept = self.options, self.kept
-        takes_s = options.head_s.copy()
-        if kept is not None:
-            takes_s[options.exit == kept.exit] -= options.head_s[options.index(kept.exit, kept.cut)]
-        rows = np.flatnonzero(options.local)
-        return Alone(rows, takes_s[rows], options.gain[rows])
+        return ways_alone(self.options, self.kept)
 
     def plan_alone(self, row: int, takes_s: float, free_s: float) -> Plan:
         """The plan to finish the task by that option from `free_s` on."""
@@ -187,6 +182,15 @@ class Job:
         )
 
 
+def ways_alone(options: OptionTable, kept: Decision | None = None) -> Alone:
+    """How a device can finish a task by itself, with what it has at a cut, if it has kept that."""
+    takes_s = options.head_s.copy()
+    if kept is not None:
+        takes_s[options.exit == kept.exit] -= options.head_s[options.index(kept.exit, kept.cut)]
+    rows = np.flatnonzero(options.local)
+    return Alone(rows, takes_s[rows], options.gain[rows])
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the device finishes a task alone: layers start+1..l of an exit, which take `takes_s` seconds."""
@@ -195,15 +199,3 @@ class Plan:
     start: int
     takes_s: float
     finish_s: float
-
-
-@dataclass(slots=True)
-class EdgeView:
-    """What the device believes of its edge."""
-
-    connected: bool = False
-    trusted: bool = False
-    closing: bool = False
-    verdicts: int = 0
-    round_trip_s: float = 0.0
-    standing: dict[tuple[int, float], Standing] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from offramp.runtime.device_connection import Endpoint
 from offramp.runtime.edge_main import cap_of, check_max_size, exits_with, load_executor
 from offramp.runtime.journal import Journal, with_journal
 from offramp.runtime.margin import Margin
-from offramp.runtime.memory import give_back
+from offramp.runtime.memory import give_back, started
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
@@ -204,6 +204,7 @@ async def _play(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    started()
     start_s = time.monotonic()
     if settings.supervised:
         emit({"event": "ready", "device": settings.device, "slowdown": slowdown})

@@ -270,7 +270,7 @@ class EdgeCore:
             return
         upload = begun.upload
         session.peer.link.arrives(now_s)
-        session.peer.acts(begun, now_s)
+        session.peer.acts(begun)
         self._sessions.heard(session, now_s)
         self._tell(self._foresight.at_work(token, now_s))
         self.counts.announced += 1

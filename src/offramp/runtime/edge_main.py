@@ -26,7 +26,7 @@ from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
-from offramp.runtime.memory import give_back
+from offramp.runtime.memory import give_back, started
 from offramp.runtime.processor import Processor, Tails, calibrate
 from offramp.runtime.protocol import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.runtime.supervision import Orders, emit
@@ -232,6 +232,7 @@ async def _serve(
         client_port = None
         if settings.client_port is not None:
             client_port = await server.serve_clients(settings.client_port)
+        started()
         if settings.supervised:
             await orders.start()
             emit({"event": "ready", "port": port, "client_port": client_port})

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -17,13 +14,14 @@ from offramp.model.tensors import Array
 from offramp.options import System
 from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_job
+from offramp.runtime.background import background_pool
 from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
-from offramp.runtime.edge_workers import Workers
+from offramp.runtime.edge_workers import Computing
 from offramp.runtime.health import Health
 from offramp.runtime.memory import Slack
-from offramp.runtime.processor import Answered, Processor, Tails
+from offramp.runtime.processor import Answered, Tails
 from offramp.runtime.protocol import (
     Attach,
     Begun,
@@ -46,17 +44,6 @@ if TYPE_CHECKING:
     from offramp.runtime.metrics import EdgeMetrics
 
 TICK_S = 0.25
-LONE_DEVICE_AT_ONCE_S = 0.02
-"""As below, for a lone worker of a lone device: there is nobody else who could wait meanwhile."""
-AT_ONCE_S = 0.0003
-"""What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
-ALONE_AT_ONCE_S = 0.0004
-"""The same for a lone worker, which waits for nobody between two tasks. What takes longer is worth a processor of its
-own, with the event loop's work on another."""
-BATCHING_AT_ONCE_S = 0.002
-"""The same for a lone worker that runs tasks together: what comes in meanwhile makes the next batch the larger."""
-TURN_S = 0.001
-"""How long the event loop's thread may go on computing before it looks for what has come."""
 FORESEE_S = 0.002
 """How long after an answer the next task of its kind is decided: the answer must have left by then."""
 SLACK_S = 5.0
@@ -99,16 +86,12 @@ class EdgeServer:
         self._identity = identity
         self._revoked = revoked
         self._core = core
-        self._processor = processor
         self._make_policy = make_policy
         self._on_policy = on_policy
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
-        self._workers = workers
-        self._max_batch = max_batch
-        self._pool = Workers(workers, "edge-compute")
-        self._here: deque[edge_job.Run] = deque()
-        self._policy_pool = ThreadPoolExecutor(1, thread_name_prefix="edge-policy")
+        self._computing = Computing(processor, workers, max_batch, lambda: core.devices, self._ran, clock)
+        self._policy_pool = background_pool("edge-policy")
         self._server = grpc.aio.server(
             options=server_options(max_frame_bytes, core.limits.connections),
             maximum_concurrent_rpcs=STREAMS * core.limits.connections,
@@ -157,8 +140,7 @@ class EdgeServer:
                 end(queue)
         await self._clients.stop()
         await self._server.stop(grace=0.5)
-        self._processor.stop()
-        self._pool.stop()
+        self._computing.stop()
         self._policy_pool.shutdown(wait=True, cancel_futures=True)
 
     async def _control(self, _: Any, context: Any) -> None:
@@ -289,13 +271,9 @@ class EdgeServer:
                 self._put(session, message, to_tensors=False)
             case edge_job.Reply(session, message):
                 self._put(session, message, to_tensors=True)
-            case edge_job.Run() if action.batch.takes_s < self._at_once_s() and not action.batch.apart:
-                # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
-                if not self._here:
-                    asyncio.get_running_loop().call_soon(self._compute_here)
-                self._here.append(action)
             case edge_job.Run():
-                self._hand_over(action)
+                if self._computing.begin(action) and not action.batch.apart:
+                    self._core.apart(action.batch, self._clock())
             case edge_job.Remake(version, system):
                 self._spawn(self._remake(version, system))
             case edge_job.Hang(session):
@@ -328,57 +306,6 @@ class EdgeServer:
             for reader in streams.readers:
                 reader.cancel()
 
-    def _at_once_s(self) -> float:
-        """What takes less is computed by the event loop's thread."""
-        if not isinstance(self._processor, Processor):
-            return 0.0  # on another machine nothing is done in no time
-        if self._workers > 1:
-            return AT_ONCE_S
-        if self._core.devices <= 1:
-            return LONE_DEVICE_AT_ONCE_S
-        return BATCHING_AT_ONCE_S if self._max_batch > 1 else ALONE_AT_ONCE_S
-
-    def _hand_over(self, action: edge_job.Run) -> None:
-        loop = asyncio.get_running_loop()
-
-        def compute() -> None:
-            made = self._compute(action)
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                loop.call_soon_threadsafe(finish, made)
-
-        def finish(made: Answered | None) -> None:
-            self._ran(action.batch, made)
-            self._act()
-
-        self._pool.submit(compute)
-        if not action.batch.apart:
-            self._core.apart(action.batch, self._clock())
-
-    def _compute_here(self) -> None:
-        """What is done in no time, and what is next behind it, for as long as sockets can wait."""
-        # What may be run together waits for what has come meanwhile.
-        until_s = self._clock() + (TURN_S if self._max_batch == 1 else 0.0)
-        while True:
-            # It stays until it is done, so that nobody calls for this again meanwhile.
-            action = self._here[0]
-            self._ran(action.batch, self._compute(action))
-            self._act()
-            self._here.popleft()
-            if not self._here:
-                return
-            if self._clock() >= until_s:
-                asyncio.get_running_loop().call_soon(self._compute_here)
-                return
-
-    def _compute(self, action: edge_job.Run) -> Answered | None:
-        """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""
-        decision = action.batch.works[0].decision
-        try:
-            return self._processor.run_tails(decision.exit, decision.cut, action.crossed)
-        except Exception:  # noqa: BLE001 - whatever the runtime library raises, only these tasks have failed
-            _LOG.exception("%d tasks failed on the edge", len(action.batch.works))
-            return None
-
     def _ran(self, batch: edge_job.Batch, answered: Answered | None) -> None:
         made: list[tuple[str, Array] | Refusal] = [Refusal.INTERNAL] * len(batch.works)
         if answered is not None:
@@ -390,6 +317,7 @@ class EdgeServer:
         self._core.computed(batch, made, self._clock(), 0.0 if answered is None else answered.took_s)
         if (drift := self._core.speed.news()) is not None:
             _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
+        self._act()
 
     async def _remake(self, version: int, system: System) -> None:
         def make() -> Policy | None:

@@ -1,12 +1,116 @@
-"""The edge's worker threads: each takes the next call when it is done with the last."""
+"""Who computes what on the edge: worker threads, or the event loop's own thread what is short."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 
+from offramp.runtime.edge_job import Batch, Run
+from offramp.runtime.processor import Answered, Processor, Tails
+
+LONE_DEVICE_AT_ONCE_S = 0.02
+"""As below, for a lone worker of a lone device: there is nobody else who could wait meanwhile."""
+AT_ONCE_S = 0.0003
+"""What is predicted to take less the event loop's thread computes itself: to hand it over and back takes as long."""
+ALONE_AT_ONCE_S = 0.0004
+"""The same for a lone worker, which waits for nobody between two tasks. What takes longer is worth a processor of its
+own, with the event loop's work on another."""
+BATCHING_AT_ONCE_S = 0.002
+"""The same for a lone worker that runs tasks together: what comes in meanwhile makes the next batch the larger."""
+TURN_S = 0.001
+"""How long the event loop's thread may go on computing before it looks for what has come."""
 Call = Callable[[], None]
+_LOG = logging.getLogger(__name__)
+
+
+class Computing:
+    """Runs batches, and tells `ran` on the event loop what came of them; None if they have failed.
+
+    `devices` says how many are connected.
+    """
+
+    def __init__(
+        self,
+        processor: Tails,
+        workers: int,
+        max_batch: int,
+        devices: Callable[[], int],
+        ran: Callable[[Batch, Answered | None], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._processor = processor
+        self._workers = workers
+        self._max_batch = max_batch
+        self._devices = devices
+        self._ran = ran
+        self._clock = clock
+        self._threads = Workers(workers, "edge-compute")
+        self._here: deque[Run] = deque()
+
+    def begin(self, run: Run) -> bool:
+        """Have a batch computed; whether a thread of its own does that."""
+        if run.batch.apart or run.batch.takes_s >= self._at_once_s():
+            self._hand_over(run)
+            return True
+        # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
+        if not self._here:
+            asyncio.get_running_loop().call_soon(self._compute_here)
+        self._here.append(run)
+        return False
+
+    def stop(self) -> None:
+        """Compute no more, and wait for the threads."""
+        self._processor.stop()
+        self._threads.stop()
+
+    def _at_once_s(self) -> float:
+        """What takes less is computed by the event loop's thread."""
+        if isinstance(self._processor, Processor):
+            if self._workers > 1:
+                return AT_ONCE_S
+            if self._devices() <= 1:
+                return LONE_DEVICE_AT_ONCE_S
+            return BATCHING_AT_ONCE_S if self._max_batch > 1 else ALONE_AT_ONCE_S
+        return 0.0  # on another machine nothing is done in no time
+
+    def _hand_over(self, run: Run) -> None:
+        loop = asyncio.get_running_loop()
+
+        def compute() -> None:
+            made = self._compute(run)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(self._ran, run.batch, made)
+
+        self._threads.submit(compute)
+
+    def _compute_here(self) -> None:
+        """What is done in no time, and what is next behind it, for as long as sockets can wait."""
+        # What may be run together waits for what has come meanwhile.
+        until_s = self._clock() + (TURN_S if self._max_batch == 1 else 0.0)
+        while True:
+            # It stays until it is done, so that nobody calls for this again meanwhile.
+            run = self._here[0]
+            self._ran(run.batch, self._compute(run))
+            self._here.popleft()
+            if not self._here:
+                return
+            if self._clock() >= until_s:
+                asyncio.get_running_loop().call_soon(self._compute_here)
+                return
+
+    def _compute(self, run: Run) -> Answered | None:
+        """Called by a worker's thread, or by the loop's for what is done in no time. None if it fails."""
+        decision = run.batch.works[0].decision
+        try:
+            return self._processor.run_tails(decision.exit, decision.cut, run.crossed)
+        except Exception:  # noqa: BLE001 - whatever the runtime library raises, only these tasks have failed
+            _LOG.exception("%d tasks failed on the edge", len(run.batch.works))
+            return None
 
 
 class Workers:

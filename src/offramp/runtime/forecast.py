@@ -112,10 +112,9 @@ class Peer:
         for placed in self.unconfirmed:
             self._occupy(placed)
 
-    def acts(self, begun: Begun, now_s: float) -> None:
+    def acts(self, begun: Begun) -> None:
         """Take the device's word for its speed, which comes with a task that was not announced."""
         self.slowdown, self.margin = begun.slowdown, begun.margin
-        self.link.believe(now_s)
 
     def place(self, observation: Observation, row: int) -> None:
         """Count a decision in, until the device reports it."""

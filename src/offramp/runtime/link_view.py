@@ -21,7 +21,7 @@ class LinkView:
     """Matches the beginnings of uploads with their arrivals, both counted from the session's start.
 
     They come on two connections, each in order, so an arrival may be seen before its beginning; it is then no
-    measurement.
+    measurement. What arrivals say is worked out when it is asked for: a task that is here should not wait for that.
     """
 
     def __init__(self, belief: LinkEstimator) -> None:
@@ -30,6 +30,7 @@ class LinkView:
         self._begun: deque[_Begun] = deque(maxlen=MOST_OUTSTANDING)
         self._begins = 0
         self._arrivals = 0
+        self._measured: list[tuple[float, float, float]] = []
 
     def begins(self, size_bytes: float, began_s: float) -> None:
         """The device has begun an upload or a probe."""
@@ -42,11 +43,19 @@ class LinkView:
         while self._begun and self._begun[0].number <= self._arrivals:
             begun = self._begun.popleft()
             if begun.number == self._arrivals:
-                self.belief.seen(begun.size_bytes, now_s - begun.began_s, now_s)
+                self._measured.append((begun.size_bytes, now_s - begun.began_s, now_s))
         self._arrivals += 1
+        if len(self._measured) == MOST_OUTSTANDING:
+            self._work_out()
+
+    def _work_out(self) -> None:
+        for measured in self._measured:
+            self.belief.seen(*measured)
+        self._measured.clear()
 
     def believe(self, now_s: float) -> float:
         """Bytes per second to plan with now; kept as `bandwidth_bytes_per_s`."""
+        self._work_out()
         pending = NOTHING_PENDING
         if self._begun:
             begun = self._begun[0]

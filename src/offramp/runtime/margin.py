@@ -26,19 +26,18 @@ class Margin:
 
     def __init__(self, confidence: float = QUANTILE, excess: float = 0.0) -> None:
         self._confidence = confidence
-        self._first = excess
+        self._share = min(excess, MOST)
         self._excess: deque[float] = deque(maxlen=WINDOW)
 
     @property
     def share(self) -> float:
         """In 0..MOST."""
-        if len(self._excess) < ENOUGH:
-            return min(self._first, MOST)
-        return float(
-            np.clip(np.quantile(np.array(self._excess), self._confidence, method="higher"), 0.0, MOST)
-        )
+        return self._share
 
     def finished(self, predicted_s: float, measured_s: float) -> None:
         """A task took `measured_s` from its arrival, and was predicted to take `predicted_s`."""
         if predicted_s > 0:
             self._excess.append(measured_s / predicted_s - 1.0)
+        if len(self._excess) >= ENOUGH:
+            covered = np.quantile(np.array(self._excess), self._confidence, method="higher")
+            self._share = float(np.clip(covered, 0.0, MOST))

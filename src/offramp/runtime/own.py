@@ -12,7 +12,8 @@ from offramp.runtime.forecast import RunningSpeed
 class OwnSystem:
     """One device as a `System`, which follows the speed that is measured.
 
-    `bandwidth_bytes_per_s` is what its link is taken for: as declared, until an edge says what it sees.
+    `bandwidth_bytes_per_s` is what its link is taken for: as declared, until an edge says what it sees. `version` grows
+    with every change of its speed or its gain, and its options are others then.
     """
 
     def __init__(
@@ -28,9 +29,11 @@ class OwnSystem:
         self.bandwidth_bytes_per_s = bandwidth_bytes_per_s
         self.link_delay_s = link_delay_s
         self._gain = Gain()
+        self.version = 0
         self._system = self._build()
 
     def _build(self) -> System:
+        self.version += 1
         return System(
             self._exits,
             (self.speed.factor,),
@@ -51,7 +54,11 @@ class OwnSystem:
 
     def options(self, size: int) -> OptionTable:
         """The choices for a task of `size` inputs."""
-        return self._system.options_at(0, size, self.bandwidth_bytes_per_s)
+        return self.options_at(size, self.bandwidth_bytes_per_s)
+
+    def options_at(self, size: int, bandwidth_bytes_per_s: float) -> OptionTable:
+        """The same over a link that carries so much."""
+        return self._system.options_at(0, size, bandwidth_bytes_per_s)
 
     def use_gain(self, gain: Gain) -> None:
         """Count gain as the edge does."""

@@ -352,11 +352,6 @@ def wire_of(name: str, array: Array) -> WireTensor:
     return WireTensor(name, _name_of(array.dtype), array.shape, flat.reshape(-1).view(np.uint8).data)
 
 
-@cache
-def _name_of(dtype: np.dtype[Any]) -> str:
-    return dtype.name
-
-
 def wires_of(tensors: Mapping[str, Array]) -> tuple[WireTensor, ...]:
     """Arrays as they cross, by name."""
     return tuple(wire_of(name, array) for name, array in tensors.items())
@@ -379,13 +374,23 @@ def array_of(wire: WireTensor, spec: TensorSpec, size: int) -> Array:
     shape = spec.shape_at(size)
     if wire.dtype != spec.dtype or wire.shape != shape:
         raise ProtocolError(f"{wire.name} is {wire.dtype} {wire.shape}: must be {spec.dtype} {shape}")
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    dtype = _on_the_wire(spec.dtype)
     if wire.data.nbytes != math.prod(shape) * dtype.itemsize:
         raise ProtocolError(f"{wire.name} has {wire.data.nbytes} bytes: must be {math.prod(shape)} elements")
     array: Array = np.frombuffer(wire.data, dtype=dtype).reshape(shape)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ProtocolError(f"{wire.name} holds NaN or infinity: must be finite")
     return array if sys.byteorder == "little" else array.astype(dtype.newbyteorder("="))
+
+
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
+@cache
+def _on_the_wire(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def largest_frame(specs: Sequence[Sequence[TensorSpec]], size: int) -> int:

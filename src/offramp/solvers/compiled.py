@@ -49,14 +49,26 @@ def _cache_folder() -> Path | None:
 
 def compiled(function: Function) -> Function:
     """Compile a function in nopython mode at its first call. The machine code is kept where that is possible."""
+    return _compiled(function, nogil=False)
+
+
+def compiled_apart(function: Function) -> Function:
+    """`compiled`, for what takes milliseconds: other threads may run meanwhile, and must leave its arrays alone.
+
+    Short functions keep the interpreter's lock: to let go of it is an invitation to others to keep it.
+    """
+    return _compiled(function, nogil=True)
+
+
+def _compiled(function: Function, *, nogil: bool) -> Function:
     folder = _cache_folder()
     if folder is None:
-        return cast(Function, numba.njit(function))
+        return cast(Function, numba.njit(nogil=nogil)(function))
     settings: Any = numba.config
     before = settings.CACHE_DIR
     settings.CACHE_DIR = str(folder)
     try:
-        return cast(Function, numba.njit(cache=True)(function))
+        return cast(Function, numba.njit(cache=True, nogil=nogil)(function))
     finally:
         settings.CACHE_DIR = before
 

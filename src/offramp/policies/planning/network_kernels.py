@@ -15,7 +15,7 @@ import numpy as np
 from offramp.equations import FloatArray, IntArray
 from offramp.policies.planning.problem import INDIFFERENT, Grid, Options, Terms
 from offramp.policies.planning.shared_kernels import Array, cell, network_arrival, offloaded_finish, on_time
-from offramp.solvers.compiled import compiled
+from offramp.solvers.compiled import compiled, compiled_apart
 
 
 @compiled
@@ -141,7 +141,7 @@ def edge_work(now_s: float, edge_arrivals_s: FloatArray, edge_free_s: FloatArray
     return work_s
 
 
-@compiled
+@compiled_apart
 def improve(
     after: FloatArray,
     grid: Grid,
@@ -184,7 +184,7 @@ def improve(
                     reward[device, link, edge, number] = earned
 
 
-@compiled
+@compiled_apart
 def own_value(
     after: FloatArray, share: FloatArray, place: Array, above: Array, reward: Array, out: FloatArray
 ) -> None:
@@ -203,7 +203,7 @@ def own_value(
                 out[device, link, edge] = total
 
 
-@compiled
+@compiled_apart
 def until_next(
     before: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, after: FloatArray
 ) -> None:
@@ -225,7 +225,7 @@ def until_next(
     after += left * before[0, 0, 0]
 
 
-@compiled
+@compiled_apart
 def spread(
     now: FloatArray,
     own_share: float,
@@ -259,7 +259,7 @@ def spread(
                             ] += weight
 
 
-@compiled
+@compiled_apart
 def run_down(
     later: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, now: FloatArray
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from offramp.equations import FloatArray, IntArray
 from offramp.policies.planning.problem import Grid, Options, Terms
 from offramp.policies.planning.shared_kernels import Array, cell, on_time, paper_timeline
-from offramp.solvers.compiled import compiled
+from offramp.solvers.compiled import compiled, compiled_apart
 
 
 @compiled
@@ -56,7 +56,7 @@ def best_option(
     return best
 
 
-@compiled
+@compiled_apart
 def improve(
     after: FloatArray,
     grid: Grid,
@@ -102,7 +102,7 @@ def improve(
                 reward[device, edge, number] = earned
 
 
-@compiled
+@compiled_apart
 def own_value(after: Array, share: Array, place: Array, above: Array, reward: Array, out: Array) -> None:
     """Expected gain plus value of an arrival at the tracked device, under the stored choices."""
     points = after.shape[0]
@@ -123,7 +123,7 @@ def own_value(after: Array, share: Array, place: Array, above: Array, reward: Ar
             out[device, edge] = total
 
 
-@compiled
+@compiled_apart
 def until_next(
     before: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, after: FloatArray
 ) -> None:
@@ -146,7 +146,7 @@ def until_next(
         after[edge + 1, edge] = after[edge, edge] + after[edge + 1, edge + 1] - after[edge, edge + 1]
 
 
-@compiled
+@compiled_apart
 def spread(
     now: Array, own: float, share: Array, place: Array, above: Array, moved: Array, later: Array
 ) -> None:
@@ -170,7 +170,7 @@ def spread(
                 later[row + 1, column + 1] += part * above_row * above_column
 
 
-@compiled
+@compiled_apart
 def run_down(
     later: FloatArray, grid: Grid, gap_steps: IntArray, gap_share: FloatArray, now: FloatArray
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from offramp import equations
 from offramp.equations import FloatArray
-from offramp.solvers.compiled import compiled
+from offramp.solvers.compiled import compiled, compiled_apart
 from offramp.solvers.compiled import on_time as _on_time
 from offramp.solvers.compiled import paper_timeline as _paper_timeline
 
@@ -32,7 +32,7 @@ def cell(instant_s: float, step_s: float, points: int) -> tuple[int, float]:
 # The three below see a table as (own states, edge backlogs), whatever an own state is.
 
 
-@compiled
+@compiled_apart
 def others_moves(
     behind: FloatArray,
     share: FloatArray,
@@ -61,7 +61,7 @@ def others_moves(
                 earned[edge] += part * reward[own, edge, number]
 
 
-@compiled
+@compiled_apart
 def others_value(
     after: FloatArray, moves: FloatArray, earned: FloatArray, own_share: float, before: FloatArray
 ) -> None:
@@ -75,7 +75,7 @@ def others_value(
             before[own, edge] = own_share * before[own, edge] + total
 
 
-@compiled
+@compiled_apart
 def others_spread(now: FloatArray, moves: FloatArray, moved: FloatArray) -> None:
     """Carry a distribution over states through arrivals at other devices."""
     moved[:] = 0.0
