@@ -88,6 +88,9 @@ class RemoteTails:
             return answered._replace(took_s=time.perf_counter() - began_s)
         raise LostWorkersError(f"no worker for exit {exit} behind cut {cut}")
 
+    def expect(self, exit: int, cut: int) -> None:
+        """See `Tails`. Changes nothing: workers run chains."""
+
     def stop(self) -> None:
         """Let all workers go."""
         self._stopping.set()

@@ -22,7 +22,7 @@ from offramp.errors import OfframpError
 from offramp.model.blocks import BranchyModel, load_model
 from offramp.model.executor import ChainExecutor
 from offramp.model.extract import BlockWriter
-from offramp.model.hot_tails import ALWAYS_BYTES, HOT_SHARE, PAUSE, RECENT, HotTails
+from offramp.model.hot_tails import ALWAYS_BYTES, FORETOLD, HOT_SHARE, PAUSE, RECENT, HotTails
 from offramp.model.inputs import random_inputs
 from offramp.model.pool import WeightPool
 from offramp.model.tensors import Array, relative_error
@@ -110,6 +110,17 @@ def test_it_is_dropped_when_the_mix_changes_and_another_is_made_later(model_file
     heat(tails, 2, 0, tensors, PAUSE // 2)
     assert tails.hot is None  # too soon
     heat(tails, 2, 0, tensors, PAUSE // 2)
+    assert tails.hot == (2, 0)
+
+
+def test_what_is_expected_is_there_before_the_first_run(model_files: dict[str, Path]) -> None:
+    tails = hot_tails(load_model(model_files["residual"]))
+    for _ in range(RECENT // FORETOLD - 1):
+        tails.expect(2, 0)
+    tails.settle()
+    assert tails.hot is None  # too few tasks for a session
+    tails.expect(2, 0)
+    tails.settle()
     assert tails.hot == (2, 0)
 
 

@@ -21,6 +21,8 @@ RECENT = 64
 """Runs that say what is hot."""
 HOT_SHARE = 0.9
 """Share of them from which a tail is worth a session of its own."""
+FORETOLD = 8
+"""Runs that a task counts for which is expected: what has been idle must not get to know anew what it does."""
 COLD_SHARE = 0.5
 """Share below which it is not worth that any more."""
 LOOK = 16
@@ -54,8 +56,8 @@ class HotTails:
     A session for each block makes every cut possible, at the price of a call for each: the interpreter's lock is let
     go and waited for as often, and what one block leaves in the processor's layout is brought into the common one for
     the next. So a tail that at least `HOT_SHARE` of the last runs had becomes one session, made in a thread of its own
-    while the chain goes on, on the weights of the chain's `pool`. It is dropped when the mix changes, and not made at
-    all where the weights that it cannot share take too much memory.
+    while the chain goes on, on the weights of the chain's `pool`; runs that are expected count as well. It is dropped
+    when the mix changes, and not made at all where the weights that it cannot share take too much memory.
     """
 
     def __init__(self, chain: ChainExecutor, pool: WeightPool) -> None:
@@ -96,6 +98,11 @@ class HotTails:
         if fused is None or fused.tail != tail:
             return self._chain.run_tail(exit_number, cut, tensors)
         return run_session(fused.session, given_tensors(tensors, fused.specs), fused.outputs)[0]
+
+    def expect(self, exit_number: int, cut: int) -> None:
+        """A task is going to have this tail: counts for `FORETOLD` runs."""
+        for _ in range(FORETOLD):
+            self._note((exit_number, cut))
 
     def settle(self) -> None:
         """Wait until a session that is being made is there, or is not to be."""

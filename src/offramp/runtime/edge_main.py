@@ -147,7 +147,8 @@ def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | No
         interim=Myopic(),
         limits=Limits(max_size=settings.max_size),
     )
-    processor = Processor(HotTails(executor, pool)) if tails is None else tails(bundle.model)
+    hot = HotTails(executor, pool)
+    processor = Processor(hot, expect=hot.expect) if tails is None else tails(bundle.model)
     asyncio.run(_serve(settings, core, processor, cap_of(bundle, settings.max_size), scenario))
 
 

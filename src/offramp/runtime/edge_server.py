@@ -32,6 +32,7 @@ from offramp.runtime.protocol import (
     ProtocolError,
     Refusal,
     Refused,
+    Standing,
     Verdict,
     decode_from_device,
     decode_from_uploader,
@@ -269,6 +270,8 @@ class EdgeServer:
         match action:
             case edge_job.Say(session, message):
                 self._put(session, message, to_tensors=False)
+                if isinstance(message, Standing):
+                    self._computing.expect(message.exit, message.cut)
             case edge_job.Reply(session, message):
                 self._put(session, message, to_tensors=True)
             case edge_job.Run():

@@ -63,6 +63,10 @@ class Computing:
         self._here.append(run)
         return False
 
+    def expect(self, exit: int, cut: int) -> None:
+        """A task is going to have the tail of this exit and cut."""
+        self._processor.expect(exit, cut)
+
     def stop(self) -> None:
         """Compute no more, and wait for the threads."""
         self._processor.stop()

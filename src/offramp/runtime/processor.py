@@ -6,7 +6,7 @@ import logging
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -102,6 +102,10 @@ class Tails(Protocol):
         """See `Processor`. Called by as many threads as the edge has workers."""
         ...
 
+    def expect(self, exit: int, cut: int) -> None:
+        """A task is going to have this tail."""
+        ...
+
     def stop(self) -> None:
         """Compute no more; nothing is under way."""
         ...
@@ -110,11 +114,18 @@ class Tails(Protocol):
 class Processor:
     """Runs parts of exits, each `stretch` >= 1 times as long as it keeps this thread's processor busy.
 
-    Only processor time is stretched: what another process takes from us is not multiplied.
+    Only processor time is stretched: what another process takes from us is not multiplied. `expect` is told of tails
+    that are going to be run.
     """
 
-    def __init__(self, executor: Executor, stretch: float = 1.0) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        stretch: float = 1.0,
+        expect: Callable[[int, int], None] = lambda exit, cut: None,
+    ) -> None:
         self._executor = executor
+        self._expect = expect
         self._stretch = stretch
         self._stopped = threading.Event()
 
@@ -159,6 +170,10 @@ class Processor:
             left = iter(parts)
             made = [None if each is None else next(left) for each in tensors]
         return Answered(output.name, made, time.perf_counter() - began_s)
+
+    def expect(self, exit: int, cut: int) -> None:
+        """See `Tails`."""
+        self._expect(exit, cut)
 
     def _decoded(self, exit: int, cut: int, coded: Coded) -> dict[str, Array]:
         try:
