@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -66,60 +69,72 @@ class Batching:
         there no later than in its turn if all were served one by one, and no task in the line is late because of it.
         """
         batch, takes_s, rest = [line[0]], line[0].tail_s, list(line[1:])
-        candidates = [job for job in rest if job.block == line[0].block and self._hopeful(job, start_s)]
-        if self.most == 1 or not candidates:
+        if self.most == 1 or not rest:
             return batch, takes_s
-        before = self._ends(batch, takes_s, rest, start_s, others_free_s)
-        for job in candidates[: self.most - 1]:
+        block = line[0].block
+        alike = (job for job in line[1:] if job.block == block and self._hopeful(job, start_s))
+        for job in islice(alike, self.most - 1):
             wider = [*batch, job]
-            others = [other for other in rest if other is not job]
             wider_s = self.duration(wider)
-            after = self._ends(wider, wider_s, others, start_s, others_free_s)
-            if not self._good(job, before, after, line, start_s + takes_s):
+            end_s, wider_end_s = start_s + takes_s, start_s + wider_s
+            free_s = [max(start_s, instant_s) for instant_s in others_free_s]
+            # Mostly it fails by the batch itself, which is seen without the rest of the line.
+            if (
+                wider_end_s > _turn_s(job, rest, [end_s, *free_s])
+                or not self._keep(batch, job, end_s, wider_end_s)
+                or not self._harmless(job, rest, [end_s, *free_s], [wider_end_s, *free_s])
+            ):
                 break
-            batch, takes_s, rest, before = wider, wider_s, others, after
+            batch, takes_s, rest = wider, wider_s, [other for other in rest if other is not job]
         return batch, takes_s
 
-    def _ends(
-        self,
-        batch: Sequence[EdgeJob],
-        takes_s: float,
-        rest: Sequence[EdgeJob],
-        start_s: float,
-        others_free_s: Sequence[float],
-    ) -> dict[int, float]:
-        """When what waits is computed if a worker runs `batch` first and all the rest is served one by one."""
-        ends_s = {id(job): start_s + takes_s for job in batch}
-        free_s = [start_s + takes_s, *(max(start_s, instant_s) for instant_s in others_free_s)]
-        heapq.heapify(free_s)
-        for job in rest:
-            ends_s[id(job)] = free_s[0] + job.tail_s
-            heapq.heapreplace(free_s, ends_s[id(job)])
-        return ends_s
+    def _keep(self, batch: Sequence[EdgeJob], joins: EdgeJob, end_s: float, wider_end_s: float) -> bool:
+        """Whether a job is on time in a batch that then ends later, and so are those that were without it."""
+        return self._in_time(joins, wider_end_s) and all(
+            self._in_time(each, wider_end_s) or not self._in_time(each, end_s) for each in batch
+        )
 
-    def _good(
-        self,
-        joins: EdgeJob,
-        before: dict[int, float],
-        after: dict[int, float],
-        line: Sequence[EdgeJob],
-        free_s: float,
+    def _harmless(
+        self, joins: EdgeJob, rest: Sequence[EdgeJob], before_s: list[float], after_s: list[float]
     ) -> bool:
-        """Whether a job may join what a worker would have done at `free_s` without it."""
-        if after[id(joins)] > before[id(joins)] or not self._in_time(joins, after):
-            return False
-        late = [job for job in line if not self._in_time(job, after)]
-        # What it passes by may only be on time because more will run together than `before` knows.
-        passed = [job for job in late if job < joins and after[id(job)] > before[id(job)]]
-        if any(self._hopeful(job, free_s) for job in passed):
-            return False
-        return not any(self._in_time(job, before) for job in late)
+        """Whether none of the rest is late because a job joins a batch: workers are then free at `after_s`.
+
+        All are served one by one. The first of `before_s` is when the batch ends without the job.
+        """
+        end_s = before_s[0]
+        heapq.heapify(before_s)
+        heapq.heapify(after_s)
+        for job in rest:
+            turn_s = before_s[0] + job.tail_s
+            heapq.heapreplace(before_s, turn_s)
+            if job is joins:
+                continue
+            later_s = after_s[0] + job.tail_s
+            heapq.heapreplace(after_s, later_s)
+            if self._in_time(job, later_s):
+                continue
+            # What it passes by may only be on time because more will run together than one by one.
+            passed = job < joins and later_s > turn_s and self._hopeful(job, end_s)
+            if passed or self._in_time(job, turn_s):
+                return False
+        return True
 
     def _hopeful(self, job: EdgeJob, start_s: float) -> bool:
         return equations.on_time(start_s + job.tail_s + self.answer_s, job.deadline_s)
 
-    def _in_time(self, job: EdgeJob, ends_s: dict[int, float]) -> bool:
-        return equations.on_time(ends_s[id(job)] + self.answer_s, job.deadline_s)
+    def _in_time(self, job: EdgeJob, end_s: float) -> bool:
+        return equations.on_time(end_s + self.answer_s, job.deadline_s)
+
+
+def _turn_s(job: EdgeJob, rest: Sequence[EdgeJob], free_s: list[float]) -> float:
+    """When one of the rest is computed if all are served one by one by workers that are free at `free_s`."""
+    heapq.heapify(free_s)
+    for each in rest:
+        end_s = free_s[0] + each.tail_s
+        if each is job:
+            return end_s
+        heapq.heapreplace(free_s, end_s)
+    raise AssertionError("the job is not in the line")
 
 
 class EdgeQueue:
@@ -185,10 +200,12 @@ class EdgeQueue:
             if id(job) not in joined and equations.on_time(start_s, job.deadline_s):
                 takes_s = job.tail_s
                 if self._batching is not None:
-                    behind = [each for each in jobs[place + 1 :] if each.arrival_s <= start_s]
-                    line = [job, *(each for each in behind if id(each) not in joined)]
+                    end = bisect_right(jobs, start_s, lo=place + 1, key=attrgetter("arrival_s"))
+                    line = jobs[place:end]
+                    if joined:
+                        line = [each for each in line if id(each) not in joined]
                     batch, takes_s = self._batching.begin(line, start_s, free_s[1:])
-                    joined.update(id(each) for each in batch)
+                    joined.update(id(each) for each in batch[1:])
                 heapq.heapreplace(free_s, start_s + takes_s)
             arrivals_s.append(job.arrival_s)
             after_s.append(free_s[0])
