@@ -26,18 +26,16 @@ from offramp.runtime.protocol import (
     Message,
     Ping,
     Probe,
-    ProtocolError,
     Sending,
     Upload,
     Withdraw,
-    arrays_of,
     decode_from_device,
     decode_from_uploader,
     decode_to_device,
     decode_to_uploader,
     encode,
-    wires_of,
 )
+from offramp.runtime.wire import ProtocolError, arrays_of, wires_of
 
 HOSTILE_VALUES: tuple[Any, ...] = (
     *(None, True, "", "x" * 70, "../../etc/passwd", b"", b"\0" * 17, [], {}, [[[]]], {"a": 1}),

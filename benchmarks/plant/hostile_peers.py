@@ -31,17 +31,15 @@ from offramp.runtime.protocol import (
     Hello,
     Message,
     Ping,
-    ProtocolError,
     Refused,
     Upload,
     Verdict,
     Welcome,
-    WireTensor,
     decode_to_device,
     decode_to_uploader,
     encode,
-    wires_of,
 )
+from offramp.runtime.wire import ProtocolError, WireTensor, wires_of
 from offramp.task import UNCODED
 from plant.hostile_frames import bent_frames, honest
 

@@ -29,8 +29,8 @@ from offramp.runtime.protocol import (
     Welcome,
     decode_to_device,
     encode,
-    wires_of,
 )
+from offramp.runtime.wire import wires_of
 from plant.hostile_peers import ANSWER_S, Session, first_word
 from plant.processes import Command
 from plant.report import Report

@@ -16,14 +16,13 @@ from offramp.runtime.protocol import (
     Declined,
     Hello,
     Ping,
-    ProtocolError,
     Refusal,
     Refused,
     Upload,
     Verdict,
-    wire_of,
 )
 from offramp.runtime.rehearsal import MODEL, SPEC, Rehearsal
+from offramp.runtime.wire import ProtocolError, wire_of
 from offramp.scenario import Scenario
 
 HELLO = Hello(VERSION, "d0", 1, MODEL, 1.0, 125_000.0, 0.0, (), True)

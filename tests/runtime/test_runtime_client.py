@@ -19,7 +19,8 @@ from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
 from offramp.runtime.client import EdgeClient, TaskRefusedError
 from offramp.runtime.client_protocol import Frames, decode_to_client
-from offramp.runtime.protocol import Ping, ProtocolError, Refusal, Refused, encode
+from offramp.runtime.protocol import Ping, Refusal, Refused, encode
+from offramp.runtime.wire import ProtocolError
 
 MODEL = load_bundle(None).model
 

@@ -29,8 +29,8 @@ from offramp.runtime.protocol import (
     Verdict,
     decode_from_uploader,
     encode,
-    wires_of,
 )
+from offramp.runtime.wire import wires_of
 from offramp.task import UNCODED
 
 FREE = (0.0, 0.0)

@@ -30,9 +30,9 @@ from offramp.runtime.protocol import (
     Standing,
     Upload,
     Verdict,
-    wire_of,
 )
 from offramp.runtime.rehearsal import MODEL, Rehearsal
+from offramp.runtime.wire import wire_of
 from offramp.runtime.workload import kinds_of
 from offramp.scenario import Scenario
 from offramp.task import Task

@@ -21,6 +21,7 @@ from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Coded
 from offramp.runtime.rehearsal import MODEL, SPEC
+from offramp.runtime.wire import ProtocolError, wire_of
 from offramp.scenario import Scenario
 from offramp.task import UNCODED, Task
 
@@ -29,7 +30,7 @@ moments = st.floats(-0.1, 0.4)
 seconds = st.one_of(st.floats(0, 0.5), st.floats(0, 1e7))
 signed = st.one_of(st.floats(-0.5, 0.5), st.floats(-1e7, 1e7))
 reasons = st.sampled_from(list(protocol.Refusal))
-LOGITS = protocol.wire_of("x", np.zeros((1, 2), np.float32))
+LOGITS = wire_of("x", np.zeros((1, 2), np.float32))
 
 verdicts = st.builds(
     protocol.Verdict,
@@ -218,7 +219,7 @@ controls = st.one_of(
     hellos,
 )
 wires = st.builds(
-    lambda size, width, kind: protocol.wire_of("x", np.zeros((size, width), kind)),
+    lambda size, width, kind: wire_of("x", np.zeros((size, width), kind)),
     st.integers(1, 10),
     st.integers(1, 3),
     st.sampled_from([np.float32, np.float64]),
@@ -294,7 +295,7 @@ class Edge:
     def honest(self, token: bytes, event: object) -> None:
         """What a device does that announces a task, has it decided and uploads it, or goes by what stands."""
         verdict, standing = self.verdicts.get(token), self.standing.get(token)
-        wire = protocol.wire_of("x", np.zeros((2, 2), np.float32))
+        wire = wire_of("x", np.zeros((2, 2), np.float32))
         if event == "sends" and verdict is not None and verdict.exit > 0:
             place = verdict.sequence, verdict.exit, verdict.cut
             self.core.upload(token, protocol.Upload(*place, 2, 0.5, (wire,)), self.now_s)
@@ -313,7 +314,7 @@ class Edge:
         if not isinstance(message, protocol.Hello) or token in self.open:
             try:
                 self.core.control(token, message, self.now_s)
-            except protocol.ProtocolError:
+            except ProtocolError:
                 assert isinstance(message, protocol.Hello)
             return
         opened = self.core.hello(message, self.now_s)

@@ -14,19 +14,13 @@ from hypothesis.extra import numpy as hnp
 
 from offramp.model.tensors import TensorSpec
 from offramp.runtime import protocol
-from offramp.runtime.protocol import (
+from offramp.runtime.protocol import Announce, Answer, Attach, Hello, Message, Upload, encode
+from offramp.runtime.wire import (
     FRAME_OVERHEAD_BYTES,
-    Announce,
-    Answer,
-    Attach,
-    Hello,
-    Message,
     ProtocolError,
-    Upload,
     WireTensor,
     array_of,
     arrays_of,
-    encode,
     largest_frame,
     wire_of,
     wires_of,

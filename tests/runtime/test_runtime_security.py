@@ -27,7 +27,6 @@ from offramp.runtime.protocol import (
     Message,
     Ping,
     Pong,
-    ProtocolError,
     Refusal,
     Refused,
     Upload,
@@ -36,8 +35,8 @@ from offramp.runtime.protocol import (
     decode_to_device,
     decode_to_uploader,
     encode,
-    wire_of,
 )
+from offramp.runtime.wire import ProtocolError, wire_of
 
 MODEL = load_bundle(None).model.sha256
 

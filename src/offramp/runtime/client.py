@@ -22,13 +22,12 @@ from offramp.runtime.protocol import (
     Hello,
     Message,
     Ping,
-    ProtocolError,
     Refusal,
     Refused,
     Welcome,
     check_name,
-    wires_of,
 )
+from offramp.runtime.wire import ProtocolError, wires_of
 
 NO_PROCESSOR = 1e6
 """The slowdown that such a program claims: no cut but the first is ever worth deciding on."""

@@ -10,7 +10,8 @@ from typing import cast
 from offramp.runtime.client_protocol import Frames, Offer, decode_from_client, framed
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.listening import HOST, listening
-from offramp.runtime.protocol import Hello, Message, ProtocolError, Refusal, Refused
+from offramp.runtime.protocol import Hello, Message, Refusal, Refused
+from offramp.runtime.wire import ProtocolError
 
 OPENING_S = 2.0
 """How long a new connection may take to say who it is."""

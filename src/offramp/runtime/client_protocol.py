@@ -22,16 +22,15 @@ from offramp.runtime.protocol import (
     Number,
     Ping,
     Pong,
-    ProtocolError,
     Refused,
     Seconds,
     Share,
     Signed,
     Welcome,
-    WireTensor,
     decode_with,
     encode,
 )
+from offramp.runtime.wire import ProtocolError, WireTensor
 
 LENGTH_BYTES = 4
 ROOM_BYTES = 1 << 16

@@ -34,7 +34,6 @@ from offramp.runtime.protocol import (
     Hello,
     Pong,
     Probe,
-    ProtocolError,
     Reconsider,
     Refused,
     Standing,
@@ -43,11 +42,10 @@ from offramp.runtime.protocol import (
     Upload,
     Verdict,
     Welcome,
-    array_of,
     encode,
     fits,
-    wires_of,
 )
+from offramp.runtime.wire import ProtocolError, array_of, wires_of
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import UNCODED, Task
 

@@ -16,7 +16,6 @@ from offramp.runtime.protocol import (
     Message,
     Ping,
     Pong,
-    ProtocolError,
     Refused,
     ToDevice,
     ToUploader,
@@ -26,6 +25,7 @@ from offramp.runtime.protocol import (
     encode,
 )
 from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, open_channel
+from offramp.runtime.wire import ProtocolError
 
 if TYPE_CHECKING:
     from offramp.runtime.certificates import Identity

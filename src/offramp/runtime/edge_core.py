@@ -31,7 +31,6 @@ from offramp.runtime.protocol import (
     Message,
     Ping,
     Pong,
-    ProtocolError,
     Refusal,
     Refused,
     Sending,
@@ -39,10 +38,9 @@ from offramp.runtime.protocol import (
     Verdict,
     Welcome,
     Withdraw,
-    arrays_of,
     fits,
-    wire_of,
 )
+from offramp.runtime.wire import ProtocolError, arrays_of, wire_of
 from offramp.task import UNCODED, Decision
 
 GRACE_S = 1.0

@@ -28,9 +28,9 @@ from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
 from offramp.runtime.memory import give_back, started
 from offramp.runtime.processor import Processor, Tails, calibrate
-from offramp.runtime.protocol import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure
+from offramp.runtime.wire import FRAME_OVERHEAD_BYTES, largest_frame
 from offramp.scenario import Scenario, load_scenario
 from offramp.worthwhile import worthwhile
 

@@ -29,7 +29,6 @@ from offramp.runtime.protocol import (
     Hello,
     Message,
     Probe,
-    ProtocolError,
     Refusal,
     Refused,
     Standing,
@@ -39,6 +38,7 @@ from offramp.runtime.protocol import (
     encode,
 )
 from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, peer_of, server_options
+from offramp.runtime.wire import ProtocolError
 
 if TYPE_CHECKING:
     from offramp.runtime.certificates import Identity, RevokedList

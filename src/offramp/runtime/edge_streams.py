@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc.aio
 
-from offramp.runtime.protocol import CONTROL_BYTES, Message, ProtocolError, encode
+from offramp.runtime.protocol import CONTROL_BYTES, Message, encode
+from offramp.runtime.wire import ProtocolError
 
 OUTBOX = 1024
 """Messages that may wait for a device that does not read; then it is cut off."""

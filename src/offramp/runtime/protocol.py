@@ -1,35 +1,27 @@
 """What travels between a device and its edge, as typed values, and its bytes. No input or output here.
 
 Every message is a msgpack array with a tag; unknown tags, missing or extra fields, numbers out of range, NaN and
-infinities are refused when it is decoded. Tensors travel as raw little-endian bytes with their declared type and
-shape, which `arrays_of` holds against the model before anything is made of them.
+infinities are refused when it is decoded. Tensors in it are those of `offramp.runtime.wire`.
 
 Clocks are not compared: a device says how much of a budget is left, never what time it is.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
 
 from offramp.errors import OfframpError
-from offramp.model.tensors import Array, TensorSpec
+from offramp.runtime.wire import ProtocolError, WireTensor
 
 VERSION = 4
 MAX_TENSORS = 16
 MAX_CODECS = 64
 MAX_KINDS = 64
 MAX_PADDING = 2**17
-FRAME_OVERHEAD_BYTES = 4096
-"""More than everything in a frame beside the tensors' own bytes."""
 CONTROL_BYTES = 16 * 1024
 """Cap on a control message."""
 
@@ -79,15 +71,6 @@ class Refusal(StrEnum):
 
 class Message(Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=True):
     """Base of all messages."""
-
-
-class WireTensor(Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """A tensor as it crosses: numpy's dtype name, its shape, its elements in C order, little-endian."""
-
-    name: Annotated[str, Meta(max_length=256)]
-    dtype: Annotated[str, Meta(max_length=16)]
-    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**40)], ...], Meta(max_length=8)]
-    data: memoryview
 
 
 # Device to edge, control -------------------------------------------------------------------------------------
@@ -306,10 +289,6 @@ _from_uploader: msgspec.msgpack.Decoder[FromUploader] = msgspec.msgpack.Decoder(
 _to_uploader: msgspec.msgpack.Decoder[ToUploader] = msgspec.msgpack.Decoder(ToUploader)
 
 
-class ProtocolError(Exception):
-    """Bytes that are no message of this protocol, or a message out of turn."""
-
-
 def encode(message: Message) -> bytes:
     """A message's bytes."""
     return _encoder.encode(message)
@@ -342,61 +321,6 @@ def decode_with(decoder: msgspec.msgpack.Decoder[_Kind], frame: bytes) -> _Kind:
         return decoder.decode(frame)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ProtocolError(str(error)) from None
-
-
-def wire_of(name: str, array: Array) -> WireTensor:
-    """An array as it crosses. Copies only what is not contiguous."""
-    flat = np.ascontiguousarray(array)
-    if sys.byteorder == "big":
-        flat = flat.astype(flat.dtype.newbyteorder("<"))
-    return WireTensor(name, _name_of(array.dtype), array.shape, flat.reshape(-1).view(np.uint8).data)
-
-
-def wires_of(tensors: Mapping[str, Array]) -> tuple[WireTensor, ...]:
-    """Arrays as they cross, by name."""
-    return tuple(wire_of(name, array) for name, array in tensors.items())
-
-
-def arrays_of(wires: Sequence[WireTensor], specs: Sequence[TensorSpec], size: int) -> dict[str, Array]:
-    """Arrays on the frame's own memory, if they are exactly what `specs` declares for `size` inputs.
-
-    Raises ProtocolError naming the tensor. Non-finite numbers are refused as well: one would spoil an answer
-    without a sign.
-    """
-    if len(wires) != len(specs) or {wire.name for wire in wires} != {spec.name for spec in specs}:
-        raise ProtocolError(f"tensors {sorted(w.name for w in wires)}: must be {[s.name for s in specs]}")
-    by_name = {wire.name: wire for wire in wires}
-    return {spec.name: array_of(by_name[spec.name], spec, size) for spec in specs}
-
-
-def array_of(wire: WireTensor, spec: TensorSpec, size: int) -> Array:
-    """One array on the frame's own memory. Raises ProtocolError as `arrays_of` does."""
-    shape = spec.shape_at(size)
-    if wire.dtype != spec.dtype or wire.shape != shape:
-        raise ProtocolError(f"{wire.name} is {wire.dtype} {wire.shape}: must be {spec.dtype} {shape}")
-    dtype = _on_the_wire(spec.dtype)
-    if wire.data.nbytes != math.prod(shape) * dtype.itemsize:
-        raise ProtocolError(f"{wire.name} has {wire.data.nbytes} bytes: must be {math.prod(shape)} elements")
-    array: Array = np.frombuffer(wire.data, dtype=dtype).reshape(shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ProtocolError(f"{wire.name} holds NaN or infinity: must be finite")
-    return array if sys.byteorder == "little" else array.astype(dtype.newbyteorder("="))
-
-
-@cache
-def _name_of(dtype: np.dtype[Any]) -> str:
-    return dtype.name
-
-
-@cache
-def _on_the_wire(dtype: str) -> np.dtype[Any]:
-    return np.dtype(dtype).newbyteorder("<")
-
-
-def largest_frame(specs: Sequence[Sequence[TensorSpec]], size: int) -> int:
-    """Bytes that a frame with any one of these sets of tensors may take at most, for `size` inputs."""
-    largest = max((sum(spec.bytes_per_input for spec in cut) for cut in specs), default=0)
-    return size * largest + FRAME_OVERHEAD_BYTES
 
 
 def is_name(text: str) -> bool:

@@ -48,8 +48,8 @@ from offramp.runtime.protocol import (
     decode_to_device,
     decode_to_uploader,
     encode,
-    wire_of,
 )
+from offramp.runtime.wire import wire_of
 from offramp.runtime.workload import kinds_of
 from offramp.task import UNCODED
 
