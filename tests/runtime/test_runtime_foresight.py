@@ -166,6 +166,7 @@ class Edge:
                     case Run(batch, _):
                         logits = [("x", np.zeros((work.size, 2), np.float32)) for work in batch.works]
                         self.core.computed(batch, logits, self.now_s, 0.01)
+                        self.core.took(batch, 0.01)
                     case Foresee():
                         self.core.foresee(action, self.now_s)
                     case Say(_, message) | Reply(_, message):

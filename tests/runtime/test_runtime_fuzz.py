@@ -278,6 +278,8 @@ class Edge:
                 batch = self.running.pop()
                 made = protocol.Refusal.INTERNAL if event == "failed" else ("x", np.zeros((1, 2), np.float32))
                 core.computed(batch, [made] * len(batch.works), self.now_s, 0.01)
+                if event == "worked":
+                    core.took(batch, 0.01)
             case "asks" | "sends" | "begins" if token in self.open:
                 self.honest(token, event)
             case protocol.Upload() | protocol.CodedUpload():

@@ -186,6 +186,8 @@ class EdgeCore:
             session.peer, asked.size, asked.budget_s, self._queued(now_s), now_s
         )
         decision = self._policy.decide(observation)
+        if decision.exit > 0:
+            self._forecast.tail_s(decision, asked.size)  # so that it is known when the task is here
         self._settle(session, (asked.size, asked.budget_s), observation, decision, now_s)
 
     def _queued(self, now_s: float) -> EdgeQueue:
@@ -366,9 +368,11 @@ class EdgeCore:
                 self._actions.append(Foresee(work.session, work.size, work.unasked_s))
             if (session := self._sessions.get(work.session)) is not None:
                 self._actions.extend(self._foresight.rest(session))
-        if not any(isinstance(logits, Refusal) for logits in made):
-            self._forecast.computed(self._forecast.batch_s(batch.tasks), computed_s)
         self._start(now_s)
+
+    def took(self, batch: Batch, computed_s: float) -> None:
+        """How long a worker took for a batch that is answered. For behind the answers: nobody waits for it."""
+        self._forecast.computed(self._forecast.batch_s(batch.tasks), computed_s)
 
     def _decline(self, token: bytes, sequence: int, reason: Refusal) -> None:
         self.counts.declined[reason] = self.counts.declined.get(reason, 0) + 1

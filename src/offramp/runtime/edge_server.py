@@ -315,12 +315,17 @@ class EdgeServer:
             made = [
                 Refusal.BAD_TENSORS if each is None else (answered.output, each) for each in answered.logits
             ]
-            if self._metrics is not None:
-                self._metrics.computed(batch, answered.took_s)
         self._core.computed(batch, made, self._clock(), 0.0 if answered is None else answered.took_s)
+        self._act()
+        # The answers are on their way: the rest keeps nobody waiting.
+        if answered is None:
+            return
+        if self._metrics is not None:
+            self._metrics.computed(batch, answered.took_s)
+        if all(each is not None for each in answered.logits):
+            self._core.took(batch, answered.took_s)
         if (drift := self._core.speed.news()) is not None:
             _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
-        self._act()
 
     async def _remake(self, version: int, system: System) -> None:
         def make() -> Policy | None:

@@ -57,10 +57,13 @@ class Computing:
         if run.batch.apart or run.batch.takes_s >= self._at_once_s():
             self._hand_over(run)
             return True
-        # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
-        if not self._here:
-            asyncio.get_running_loop().call_soon(self._compute_here)
+        first = not self._here
         self._here.append(run)
+        if first and self._alone(run):
+            self._compute_here()
+        elif first:
+            # Behind whatever has come meanwhile, so that the queue is where tasks wait, not their sockets.
+            asyncio.get_running_loop().call_soon(self._compute_here)
         return False
 
     def expect(self, exit: int, cut: int) -> None:
@@ -81,6 +84,10 @@ class Computing:
                 return LONE_DEVICE_AT_ONCE_S
             return BATCHING_AT_ONCE_S if self._max_batch > 1 else ALONE_AT_ONCE_S
         return 0.0  # on another machine nothing is done in no time
+
+    def _alone(self, run: Run) -> bool:
+        """Whether nothing else can have come: a device begins unasked only what finds it idle."""
+        return self._devices() <= 1 and all(work.unasked_s is not None for work in run.batch.works)
 
     def _hand_over(self, run: Run) -> None:
         loop = asyncio.get_running_loop()

@@ -230,6 +230,7 @@ class Rehearsal:
                 def done() -> None:
                     logits = [("x", np.zeros((work.size, 2), np.float32)) for work in batch.works]
                     self.edge.computed(batch, logits, self.now_s, tail_s)
+                    self.edge.took(batch, tail_s)
 
                 if not self.hung(self.now_s):
                     self.at(self.now_s + tail_s, done, rank=0)
