@@ -8,6 +8,7 @@ import pytest
 from offramp.instance import system_of
 from offramp.policies.greedy import EdgeOnly
 from offramp.profile import ExitCoefficients
+from offramp.runtime.client_protocol import Offer
 from offramp.runtime.edge_job import Remake, Reply, Run, Say
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.protocol import (
@@ -159,6 +160,16 @@ def test_a_flood_of_announcements_is_turned_away(four_exits: tuple[ExitCoefficie
     bench.now_s += 0.5
     reasons = [bench.announce(n, budget_s=1e-3).reason for n in range(30, 40)]
     assert reasons.count(Refusal.OVERLOADED) == 5
+
+
+def test_a_program_on_the_edges_machine_may_offer_ten_times_as_much(
+    four_exits: tuple[ExitCoefficients, ...],
+) -> None:
+    bench = Bench(four_exits, announcements_per_s=10.0)
+    wire = wire_of(SPEC.name, np.zeros((1, 2), np.float32))
+    for number in range(150):
+        bench.edge.offer(bench.token, Offer(number, 1, 1e-3, 1e-3, 0.0, (wire,)), bench.now_s)
+    assert bench.edge.counts.turned_away[Refusal.OVERLOADED] == 50
 
 
 def test_a_silent_device_makes_room(bench: Bench) -> None:

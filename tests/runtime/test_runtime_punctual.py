@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from offramp.runtime.punctual import punctual_loop
+from offramp.runtime.punctual import AROUND_S, FAR_S, Expectation, PunctualLoop
 
 
 def test_timers_are_not_rounded_up_to_milliseconds() -> None:
@@ -22,12 +22,12 @@ def test_timers_are_not_rounded_up_to_milliseconds() -> None:
         return time.perf_counter() - begin_s
 
     took_s = {}
-    for make in (punctual_loop, asyncio.new_event_loop):
+    for make in (PunctualLoop, asyncio.new_event_loop):
         with asyncio.Runner(loop_factory=make) as runner:
             took_s[make] = statistics.median(runner.run(wait()) for _ in range(100))
-    assert took_s[punctual_loop] >= 0.0004
+    assert took_s[PunctualLoop] >= 0.0004
     if sys.platform == "linux":
-        assert took_s[punctual_loop] < took_s[asyncio.new_event_loop]
+        assert took_s[PunctualLoop] < took_s[asyncio.new_event_loop]
 
 
 def test_what_is_ready_is_seen_while_a_timer_is_awaited() -> None:
@@ -46,7 +46,7 @@ def test_what_is_ready_is_seen_while_a_timer_is_awaited() -> None:
             os.close(reader)
             os.close(writer)
 
-    with asyncio.Runner(loop_factory=punctual_loop) as runner:
+    with asyncio.Runner(loop_factory=PunctualLoop) as runner:
         assert runner.run(read()) == b"x"
 
 
@@ -61,5 +61,48 @@ def test_a_watched_descriptor_may_be_closed_by_somebody_else() -> None:
         await asyncio.sleep(0.01)
         return "alive"
 
-    with asyncio.Runner(loop_factory=punctual_loop) as runner:
+    with asyncio.Runner(loop_factory=PunctualLoop) as runner:
         assert runner.run(close()) == "alive"
+
+
+def test_it_sleeps_but_when_something_is_expected() -> None:
+    """Processor time of a wait of 40 ms, and of one whose last 20 are attended."""
+
+    async def wait(attended_s: float) -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, PunctualLoop)
+        now_s = loop.time()
+        if attended_s > 0:
+            loop.attend(now_s + 0.04 - attended_s, now_s + 0.04)
+        busy_s = time.thread_time()
+        await asyncio.sleep(0.04)
+        return time.thread_time() - busy_s
+
+    with asyncio.Runner(loop_factory=PunctualLoop) as runner:
+        asleep, awake = (
+            statistics.median(runner.run(wait(attended_s)) for _ in range(5)) for attended_s in (0.0, 0.02)
+        )
+    assert asleep < 0.005
+    if sys.platform == "linux":
+        assert awake > 2 * asleep
+        assert awake > 0.005
+
+
+def test_an_expectation_learns_by_how_much_it_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    attended: list[float] = []
+
+    async def expect() -> None:
+        monkeypatch.setattr(PunctualLoop, "attend", lambda self, from_s, until_s: attended.append(from_s))
+        expectation = Expectation()
+        for turn in range(40):
+            expectation.foretell(float(turn))
+            expectation.came(turn + 0.002)
+            expectation.came(turn + 0.5)  # nobody foretold this
+        expectation.foretell(100.0)
+        expectation.came(100.0 + 10 * FAR_S)  # says nothing of the next
+        expectation.foretell(101.0)
+
+    with asyncio.Runner(loop_factory=PunctualLoop) as runner:
+        runner.run(expect())
+    assert attended[0] == -AROUND_S
+    assert attended[-1] == pytest.approx(101.002 - AROUND_S, abs=1e-5)

@@ -45,6 +45,7 @@ from offramp.runtime.protocol import (
     encode,
     fits,
 )
+from offramp.runtime.punctual import Expectation
 from offramp.runtime.wire import ProtocolError, array_of, wires_of
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import UNCODED, Task
@@ -102,6 +103,7 @@ class DeviceAgent:
         self._alarm: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
         self._check: asyncio.TimerHandle | None = None
+        self._answers = Expectation()
         listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
         self._connection = Connection(endpoint, self._hello, listener, clock)
 
@@ -232,6 +234,7 @@ class DeviceAgent:
     def _answered(self, message: ToUploader) -> None:
         now_s = self._clock()
         if isinstance(message, Answer):
+            self._answers.came(now_s)
             inputs = self._inputs.get(message.sequence)
             exit = self.core.uploaded_exit(message.sequence)
             if inputs is not None and exit is not None:
@@ -310,6 +313,8 @@ class DeviceAgent:
         there_s = crossed_s + self._link.delay_s
         upload = msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s))
         frame = encode(upload if action.unasked is None else action.unasked.begun(upload))
+        if action.unasked is not None and action.answer_s is not None:
+            self._answers.foretell(action.answer_s)
         self.core.sending(len(frame))
         self._hand_over(frame, crossed_s, lambda: self._carried(action.sequence))
 

@@ -263,6 +263,7 @@ class DeviceCore:
                     task.deadline_s,
                     decision.codec,
                     job.unasked,
+                    None if job.predicted is None else job.predicted.finish_s,
                 )
             )
 

@@ -52,7 +52,7 @@ class Compute:
 class Carry:
     """Upload what crosses at the cut; call `sending` with the frame's bytes, then `carried`.
 
-    `unasked`: what goes with it because the task was not announced.
+    `unasked`: what goes with it because the task was not announced. Its answer should be here at `answer_s`.
     """
 
     sequence: int
@@ -62,6 +62,7 @@ class Carry:
     deadline_s: float
     codec: str = UNCODED
     unasked: Unasked | None = None
+    answer_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
 from offramp.runtime.processor import Processor, calibrate
 from offramp.runtime.protocol import check_name
-from offramp.runtime.punctual import punctual_loop
+from offramp.runtime.punctual import PunctualLoop
 from offramp.runtime.summary import Tally
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure, split_address
@@ -175,7 +175,7 @@ def run_device(
             )
 
     try:
-        with asyncio.Runner(loop_factory=punctual_loop) as runner:
+        with asyncio.Runner(loop_factory=PunctualLoop) as runner:
             runner.run(main())
         summary = with_journal(tally.summary(), journal)
         summary["profile_drift"] = drifts[-1] if drifts else None

@@ -28,6 +28,7 @@ from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
 from offramp.runtime.memory import give_back, started
 from offramp.runtime.processor import Processor, Tails, calibrate
+from offramp.runtime.punctual import PunctualLoop
 from offramp.runtime.supervision import Orders, emit
 from offramp.runtime.transport import check_exposure
 from offramp.runtime.wire import FRAME_OVERHEAD_BYTES, largest_frame
@@ -149,7 +150,8 @@ def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | No
     )
     hot = HotTails(executor, pool)
     processor = Processor(hot, expect=hot.expect) if tails is None else tails(bundle.model)
-    asyncio.run(_serve(settings, core, processor, cap_of(bundle, settings.max_size), scenario))
+    with asyncio.Runner(loop_factory=PunctualLoop) as runner:
+        runner.run(_serve(settings, core, processor, cap_of(bundle, settings.max_size), scenario))
 
 
 def policy_maker(settings: EdgeSettings, scenario: Scenario | None) -> _PolicyMaker:

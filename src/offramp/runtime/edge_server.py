@@ -31,12 +31,14 @@ from offramp.runtime.protocol import (
     Probe,
     Refusal,
     Refused,
+    Sending,
     Standing,
     Verdict,
     decode_from_device,
     decode_from_uploader,
     encode,
 )
+from offramp.runtime.punctual import Expectation
 from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, peer_of, server_options
 from offramp.runtime.wire import ProtocolError
 
@@ -97,6 +99,7 @@ class EdgeServer:
             options=server_options(max_frame_bytes, core.limits.connections),
             maximum_concurrent_rpcs=STREAMS * core.limits.connections,
         )
+        self._uploads = Expectation()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._clients = ClientPort(core, self._act, clock, max_frame_bytes)
@@ -198,8 +201,13 @@ class EdgeServer:
 
     async def _read_control(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
-            self._core.control(token, decode_from_device(small(frame)), self._clock())
+            message, now_s = decode_from_device(small(frame)), self._clock()
+            self._core.control(token, message, now_s)
             self._act()
+            if isinstance(message, Sending):
+                due_s = self._core.upload_due_s(token, message.size_bytes, now_s)
+                if due_s is not None:
+                    self._uploads.foretell(due_s)
 
     async def _tensors(self, _: Any, context: Any) -> None:
         try:
@@ -223,6 +231,7 @@ class EdgeServer:
     async def _read_tensors(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
             message = decode_from_uploader(frame)
+            self._uploads.came(self._clock())
             if isinstance(message, Attach):
                 raise ProtocolError("attached already")
             if isinstance(message, Probe):

@@ -24,6 +24,9 @@ from offramp.task import Decision
 CONNECTIONS = 2
 """A device's: one for control, one for tensors."""
 SPARE_DEVICES = 32
+OFFER = 0.1
+"""What a task of a program on this machine costs of an announcement's allowance: no link slows such a program down, and
+it may be all that the edge is for."""
 TAKEN = 256
 """Uploads of a session that are remembered, so that one that comes again is known as such."""
 
@@ -35,7 +38,7 @@ class Limits:
     Attributes:
         devices: sessions at a time.
         queue, queue_per_device: decided tasks that are not computed yet.
-        announcements_per_s: of one device, over a second.
+        announcements_per_s: of one device, over a second; of a program on this machine `1 / OFFER` times as many.
         max_size: inputs in one task.
         fit: share of a tail's predicted time that must be left before the deadline for it to be started.
     """
@@ -172,8 +175,9 @@ class Sessions:
         if unasked and announce.sequence in session.expected:
             return Refusal.REPEATED
         session.last = max(session.last, announce.sequence)
-        if session.allowance < 1 or own >= self._limits.queue_per_device:
+        costs = OFFER if isinstance(announce, Offer) else 1.0
+        if session.allowance < costs or own >= self._limits.queue_per_device:
             return Refusal.OVERLOADED
-        session.allowance -= 1
+        session.allowance -= costs
         on_their_way = sum(len(each.expected) for each in self._open.values())
         return Refusal.OVERLOADED if on_their_way + waiting >= self._limits.queue else None
