@@ -220,13 +220,8 @@ def test_what_the_runtime_refuses_stays_a_chain(
     )
 
 
-def test_tasks_go_on_while_a_session_is_made(
-    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = load_model(model_files["residual"])
-    tails = hot_tails(model)
-    tensors = crossing(model, 2, 0)
-    plain = ChainExecutor(model).run_tail(2, 0, tensors)
+def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """No session is made until this is set."""
     make: Callable[..., Any] = WeightPool.session
     may_be_made = threading.Event()
 
@@ -235,6 +230,17 @@ def test_tasks_go_on_while_a_session_is_made(
         return make(*given, **named)
 
     monkeypatch.setattr(WeightPool, "session", slowly)
+    return may_be_made
+
+
+def test_tasks_go_on_while_a_session_is_made(
+    model_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(model_files["residual"])
+    tails = hot_tails(model)
+    tensors = crossing(model, 2, 0)
+    plain = ChainExecutor(model).run_tail(2, 0, tensors)
+    may_be_made = held_back(monkeypatch)
     for _ in range(2 * RECENT):
         assert relative_error(tails.run_tail(2, 0, tensors), plain) <= TOLERANCE
     assert tails.hot is None
@@ -249,14 +255,7 @@ def test_one_that_nobody_wants_any_more_when_it_is_there_is_not_used(
     model = load_model(model_files["residual"])
     tails = hot_tails(model)
     tensors = crossing(model, 2, 0)
-    make: Callable[..., Any] = WeightPool.session
-    may_be_made = threading.Event()
-
-    def slowly(*given: Any, **named: Any) -> Any:
-        assert may_be_made.wait(30)
-        return make(*given, **named)
-
-    monkeypatch.setattr(WeightPool, "session", slowly)
+    may_be_made = held_back(monkeypatch)
     for exit in (2, 1):
         for _ in range(RECENT):
             tails.run_tail(exit, 0, tensors)
