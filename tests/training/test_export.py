@@ -20,8 +20,9 @@ from offramp.training.alexnet import BranchyAlexNet  # noqa: E402
 from offramp.training.augment import normalise  # noqa: E402
 from offramp.training.deployment import IMAGE_INPUT, OPSET, DeployedNetwork, to_onnx  # noqa: E402
 from offramp.training.export import export_bundle  # noqa: E402
+from offramp.training.networks import load_model  # noqa: E402
 from offramp.training.settings import TrainingSettings  # noqa: E402
-from offramp.training.trainer import load_model, train_model  # noqa: E402
+from offramp.training.trainer import train_model  # noqa: E402
 
 NAMES = [f"exit{number}" for number in range(1, 5)]
 IMAGES = torch.zeros((1, 32, 32, 3), dtype=torch.uint8)

@@ -26,9 +26,10 @@ from offramp.training.checkpoint import (  # noqa: E402
     load_checkpoint,
 )
 from offramp.training.loss import joint_loss, rate_share  # noqa: E402
+from offramp.training.networks import load_model  # noqa: E402
 from offramp.training.optimiser import orthogonalise, split_parameters  # noqa: E402
 from offramp.training.settings import EXIT_WEIGHTS, WIDE, TrainingSettings  # noqa: E402
-from offramp.training.trainer import load_model, measure_accuracy, train_model  # noqa: E402
+from offramp.training.trainer import measure_accuracy, train_model  # noqa: E402
 
 EXITS = len(EXIT_WEIGHTS["alexnet"])
 SETTINGS = TrainingSettings(epochs=2, batch=50)

@@ -27,6 +27,7 @@ from offramp.training.settings import AUTO, EXIT_WEIGHTS, ExitTraining, Training
 
 if TYPE_CHECKING:
     from offramp.model.bundle import BundleManifest
+    from offramp.training.teacher import Teacher
 
 _DEFAULT, _EXIT_DEFAULT = TrainingSettings(), ExitTraining()
 
@@ -68,7 +69,14 @@ def train_model(
         str, typer.Option(help="alexnet, which ships, or wide, a teacher for it.")
     ] = _DEFAULT.network,
     teacher: Annotated[
-        Path | None, typer.Option(help="Finished run folder of a network that teaches this one.")
+        str | None,
+        typer.Option(
+            help="What teaches this network: the folder of a finished run, or FILE.py:NAME or PACKAGE.MODULE:NAME, "
+            "which gives a trained torch module when called."
+        ),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="Safetensors file of that module's weights, if the call gives none.")
     ] = None,
     views: Annotated[
         int, typer.Option(min=2, help="Shifted views of each image that the teacher answers; even.")
@@ -86,11 +94,9 @@ def train_model(
     """Train the branchy AlexNet on CIFAR-10. Ctrl-C keeps finished epochs; the same command continues."""
     _need_training()
     from offramp.images import load_images
-    from offramp.training.checkpoint import load_checkpoint
-    from offramp.training.teacher import fingerprint
     from offramp.training.trainer import train_model as train
 
-    taught_by = None if teacher is None else load_checkpoint(teacher)
+    taught_by = _teacher(teacher, teacher_weights)
     settings = TrainingSettings(
         epochs=epochs,
         seed=seed,
@@ -108,7 +114,7 @@ def train_model(
         distillation=distillation,
         smoothing=smoothing,
         network=network,
-        teacher="" if taught_by is None else fingerprint(taught_by),
+        teacher="" if taught_by is None else taught_by.fingerprint,
         views=views,
     )
     training, test = load_images(data, "train"), load_images(data, "test")
@@ -122,6 +128,23 @@ def train_model(
         print_json({"run": str(output), "epochs": len(done.log), "test_accuracy": done.log[-1].test_accuracy})
     else:
         typer.echo(f"{output}: {len(done.log)} epochs; next: offramp export {output} -o BUNDLE")
+
+
+def _teacher(named: str | None, weights: Path | None) -> Teacher | None:
+    from offramp.training.checkpoint import load_checkpoint
+    from offramp.training.teacher import taught_by_module, taught_by_run
+
+    is_module = named is not None and ":" in named and not Path(named).is_dir()
+    if weights is not None and not is_module:
+        raise OfframpError(
+            "--teacher-weights",
+            str(weights),
+            "needs a module to load them",
+            "name it with --teacher FILE.py:NAME",
+        )
+    if named is None:
+        return None
+    return taught_by_module(named, weights) if is_module else taught_by_run(load_checkpoint(Path(named)))
 
 
 def attach_exits(

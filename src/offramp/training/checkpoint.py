@@ -43,7 +43,7 @@ class EpochLog:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How a finished run was made and went: all that is kept of a teacher besides its fingerprint."""
+    """How a run was made and went."""
 
     settings: TrainingSettings
     log: tuple[EpochLog, ...]
@@ -60,7 +60,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The state after `len(log)` epochs. `optimisers` has one entry an optimiser, by parameter number."""
+    """The state after `len(log)` epochs. `optimisers` has one entry an optimiser, by parameter number; `teacher`
+    is what a manifest says of the network that teaches, if one does."""
 
     settings: TrainingSettings
     log: tuple[EpochLog, ...]
@@ -68,7 +69,7 @@ class Checkpoint:
     source: str
     model: dict[str, Tensor]
     optimisers: tuple[OptimiserTensors, ...]
-    teacher: Record | None = None
+    teacher: dict[str, Any] | None = None
 
     @property
     def record(self) -> Record:
@@ -86,7 +87,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "log": [asdict(entry) for entry in checkpoint.log],
         "classes": checkpoint.classes,
         "source": checkpoint.source,
-        "teacher": None if checkpoint.teacher is None else asdict(checkpoint.teacher),
+        "teacher": checkpoint.teacher,
     }
     save_state(folder / CHECKPOINT_NAME, FORMAT, state, checkpoint.model, checkpoint.optimisers)
 
@@ -104,14 +105,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     state, model, optimisers = load_state(path, FORMAT)
     try:
-        told = state.get("teacher")
         return Checkpoint(
             *_record(state),
             int(state["classes"]),
             str(state["source"]),
             model,
             optimisers,
-            None if told is None else Record(*_record(told)),
+            state.get("teacher"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise OfframpError("run", str(path), f"is not a readable checkpoint ({error})") from None

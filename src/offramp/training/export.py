@@ -25,7 +25,7 @@ from offramp.training.augment import PixelScale
 from offramp.training.checkpoint import Checkpoint, load_checkpoint
 from offramp.training.deployment import DeployedNetwork, to_onnx
 from offramp.training.exits import BranchedNetwork
-from offramp.training.trainer import load_model
+from offramp.training.networks import load_model
 
 MODEL_NAME = "model.onnx"
 NAME = "branchy-alexnet-cifar10"
@@ -190,7 +190,7 @@ def _versions() -> dict[str, str]:
 
 def _history(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the manifest says of the training: enough to do it again and to see how it went."""
-    taught = {} if checkpoint.teacher is None else {"teacher": checkpoint.teacher.as_json()}
+    taught = {} if checkpoint.teacher is None else {"teacher": checkpoint.teacher}
     return {
         **checkpoint.record.as_json(),
         "finished": checkpoint.finished,

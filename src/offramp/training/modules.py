@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -44,11 +45,18 @@ def _import(source: str, reference: str) -> ModuleType:
         path = Path(source)
         if not path.is_file():
             raise OfframpError("module", reference, f"no such file {source}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        # A name of its own: the file may be called like a package.
+        spec = importlib.util.spec_from_file_location(f"{__name__}.{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None
         imported = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(imported)
+        # Dataclasses, among others, look their own module up while it is being run.
+        sys.modules[spec.name] = imported
+        try:
+            spec.loader.exec_module(imported)
+        except BaseException:
+            del sys.modules[spec.name]
+            raise
         return imported
     except (ImportError, SyntaxError, UnicodeDecodeError) as error:
         raise OfframpError("module", reference, f"cannot be imported ({error})") from None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.training.augment import View, draw_view, view_images
 from offramp.training.checkpoint import Checkpoint
+from offramp.training.modules import load_module
+from offramp.training.networks import load_model
 from offramp.training.settings import TrainingSettings
 from offramp.training.state_file import read_tensors, write_tensors
 
@@ -20,13 +24,45 @@ Answer = Callable[[Tensor], Tensor]
 """Logits [n, classes] for normalised images [n, 3, h, w]."""
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """Sixteen hexadecimal digits that other weights would not have."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(checkpoint.model.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A trained network, on the CPU and ready to answer, and what a manifest says of how it was made.
+
+    `model` gives logits [n, classes] for normalised images [n, 3, h, w], or a tuple of such whose last counts.
+    """
+
+    model: nn.Module
+    made: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that other weights would not have."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Logits [n, classes] of the network, of its last exit where it has several."""
+        answers = self.model(x)
+        logits: Tensor = answers if isinstance(answers, Tensor) else answers[-1]
+        return logits
+
+
+def taught_by_run(checkpoint: Checkpoint) -> Teacher:
+    """The network of a finished run as a teacher. Raises OfframpError if the tensors are not its own."""
+    return Teacher(load_model(checkpoint), checkpoint.record.as_json())
+
+
+def taught_by_module(reference: str, weights: Path | None = None) -> Teacher:
+    """A user's own torch module as a teacher; see `modules.load_module`, whose errors it raises."""
+    module = load_module(reference, weights).eval()
+    # The file's name, not where it lies here: a manifest is read elsewhere.
+    source, _, name = reference.rpartition(":")
+    shown = Path(source).name if source.endswith(".py") else source
+    made = {"module": f"{shown}:{name}"}
+    return Teacher(module, made if weights is None else {**made, "weights": weights.name})
 
 
 def epoch_view(settings: TrainingSettings, count: int, epoch: int) -> View:

@@ -22,11 +22,11 @@ from offramp.training.checkpoint import (
     save_checkpoint,
 )
 from offramp.training.loss import joint_loss, rate_share
-from offramp.training.networks import make_network
+from offramp.training.networks import make_network, restore_model
 from offramp.training.optimiser import Muon, split_parameters
 from offramp.training.settings import TrainingSettings
 from offramp.training.state_file import optimiser_tensors, restore_optimiser
-from offramp.training.teacher import Answer, epoch_view, fingerprint, taught_answers
+from offramp.training.teacher import Answer, Teacher, epoch_view, taught_answers
 from offramp.training.wide import WideNetwork
 
 Progress = Callable[[str, float, bool], None]
@@ -43,7 +43,7 @@ def train_model(
     folder: Path,
     settings: TrainingSettings,
     *,
-    teacher: Checkpoint | None = None,
+    teacher: Teacher | None = None,
     resume: bool | None = None,
     progress: Progress = lambda message, share, finished: None,
 ) -> Checkpoint:
@@ -54,7 +54,7 @@ def train_model(
 
     Args:
         train, test: labelled images; `test` is only measured, nothing is chosen by it.
-        teacher: the finished run whose fingerprint `settings.teacher` is; its answers are kept in `folder`.
+        teacher: what `settings.teacher` is the fingerprint of; its answers are kept in `folder`.
         resume: True continues the run in `folder` and fails if there is none; False fails if there is
             one; None continues an unfinished one with these settings, or starts. The number of epochs may
             differ from the run's if neither number has had the rates fall yet: the weights so far are the same.
@@ -65,7 +65,7 @@ def train_model(
         OfframpError: images without labels, a teacher of other classes, or the folder holds a run with
             other settings.
     """
-    assert settings.teacher == ("" if teacher is None else fingerprint(teacher))
+    assert settings.teacher == ("" if teacher is None else teacher.fingerprint)
     if train.labels is None or test.labels is None:
         raise OfframpError("data", train.source, "must have labels")
     state = _previous(folder, settings, resume)
@@ -79,8 +79,8 @@ def train_model(
     images, labels = (torch.from_numpy(part).to(device) for part in (train.images, train.labels))
     if state is None:
         classes = int(max(train.labels.max(), test.labels.max())) + 1
-        record = None if teacher is None else teacher.record
-        state = Checkpoint(settings, (), classes, train.source, {}, (), record)
+        made = None if teacher is None else teacher.made
+        state = Checkpoint(settings, (), classes, train.source, {}, (), made)
     answer = None if teacher is None else _answer(teacher, state.classes, device)
     model, optimisers = _start(state, images)
     for epoch in range(len(state.log), settings.epochs):
@@ -115,20 +115,20 @@ def _start(state: Checkpoint, images: Tensor) -> tuple[nn.Module, Optimisers]:
         torch.optim.AdamW(others, settings.other_lr, weight_decay=OTHER_WEIGHT_DECAY),
     )
     if state.log:
-        _restore(model, state)
+        restore_model(model, state)
         for optimiser, tensors in zip(optimisers, state.optimisers, strict=True):
             restore_optimiser(optimiser, tensors)
     return model, optimisers
 
 
-def _answer(teacher: Checkpoint, classes: int, device: torch.device) -> Answer:
-    if teacher.classes != classes:
-        raise OfframpError("--teacher", teacher.classes, f"must know {classes} classes")
-    model = load_model(teacher).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _answer(teacher: Teacher, classes: int, device: torch.device) -> Answer:
+    teacher.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def answer(x: Tensor) -> Tensor:
         with autocast(device):
-            logits: Tensor = model(x)[-1]
+            logits = teacher.answer(x)
+        if logits.ndim != 2 or logits.shape[1] != classes:
+            raise OfframpError("--teacher", list(logits.shape), f"must answer [images, {classes}]")
         return logits
 
     return answer
@@ -142,25 +142,6 @@ def _taught(
         progress(line, epoch / settings.epochs, False)
 
     return taught_answers(settings, answer, images, epoch, folder, show)
-
-
-def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """The network of a checkpoint, on the CPU, ready to answer.
-
-    Raises:
-        OfframpError: the checkpoint's tensors are of another network.
-    """
-    model = make_network(checkpoint.settings.network, checkpoint.classes)
-    _restore(model, checkpoint)
-    return model.eval()
-
-
-def _restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise OfframpError("run", CHECKPOINT_NAME, f"is of another network ({reason})") from None
 
 
 @torch.no_grad()
