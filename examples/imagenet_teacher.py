@@ -61,8 +61,6 @@ class ImagenetTeacher(nn.Module):
         for layer in self.net.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = 0.02
-
-        for layer in self.net.modules():
             if isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.kernel_size == (5, 5):
                 _in_float32(layer)
 

@@ -51,7 +51,11 @@ def batch_duration(tail_s: FloatArray, cut: int, decode_s: FloatArray) -> float:
     return float(np.sum(decode_s) + tail_s[cut])
 
 
-def upload_duration(output_bytes: FloatArray, bandwidth_bytes_per_s: float) -> FloatArray:
+@overload
+def upload_duration(output_bytes: float, bandwidth_bytes_per_s: float) -> float: ...
+@overload
+def upload_duration(output_bytes: FloatArray, bandwidth_bytes_per_s: float) -> FloatArray: ...
+def upload_duration(output_bytes: float | FloatArray, bandwidth_bytes_per_s: float) -> float | FloatArray:
     """Seconds to carry `output_bytes` over the link: t^tr = f²/w of Section II-B."""
     return output_bytes / bandwidth_bytes_per_s
 

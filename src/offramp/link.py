@@ -66,10 +66,7 @@ class RateLink:
     def carry(self, ready_s: float, size_bytes: float) -> float:
         """See `Link`."""
         start_s = max(ready_s, self._free_s)
-        taken_s = float(
-            equations.upload_duration(np.asarray(size_bytes, np.float64), self.bandwidth_bytes_per_s)
-        )
-        self._free_s = start_s + taken_s
+        self._free_s = start_s + equations.upload_duration(size_bytes, self.bandwidth_bytes_per_s)
         return self._free_s
 
 

@@ -238,13 +238,13 @@ class EdgeCore:
         told = (*predicted, session.peer.link.bandwidth_bytes_per_s)
         return Verdict(announce.sequence, decision.exit, decision.cut, decision.codec, None, *told)
 
-    def upload_due_s(self, token: bytes, size_bytes: int, now_s: float) -> float | None:
-        """When an upload should be here that a lone device has begun by now; None among several."""
+    def upload_due_s(self, token: bytes, now_s: float) -> float | None:
+        """When what a lone device has begun to upload should be here; None among several."""
         session = self._sessions.get(token)
         if session is None or self.devices > 1:
             return None
         link = session.peer.link
-        return now_s + link.belief.delay_s + size_bytes / link.bandwidth_bytes_per_s
+        return link.free_s(now_s) + link.belief.delay_s
 
     def probe(self, token: bytes, now_s: float) -> None:
         """A probe has come."""

@@ -205,7 +205,7 @@ class EdgeServer:
             self._core.control(token, message, now_s)
             self._act()
             if isinstance(message, Sending):
-                due_s = self._core.upload_due_s(token, message.size_bytes, now_s)
+                due_s = self._core.upload_due_s(token, now_s)
                 if due_s is not None:
                     self._uploads.foretell(due_s)
 

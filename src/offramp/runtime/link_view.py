@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from offramp import equations
 from offramp.link_estimate import NOTHING_PENDING, LinkEstimator, Pending
 
 MOST_OUTSTANDING = 64
@@ -68,4 +69,6 @@ class LinkView:
         if not self._begun:
             return now_s
         begun = self._begun[0]
-        return max(now_s, begun.began_s + begun.size_bytes / self.bandwidth_bytes_per_s)
+        return max(
+            now_s, begun.began_s + equations.upload_duration(begun.size_bytes, self.bandwidth_bytes_per_s)
+        )
