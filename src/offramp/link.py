@@ -66,7 +66,8 @@ class RateLink:
     def carry(self, ready_s: float, size_bytes: float) -> float:
         """See `Link`."""
         start_s = max(ready_s, self._free_s)
-        self._free_s = start_s + equations.upload_duration(size_bytes, self.bandwidth_bytes_per_s)
+        # A size may be numpy's, whose floats no message carries.
+        self._free_s = float(start_s + equations.upload_duration(size_bytes, self.bandwidth_bytes_per_s))
         return self._free_s
 
 
