@@ -52,8 +52,12 @@ def train_model(
     filter_lr: Annotated[
         float, typer.Option(help="Peak step of filters and hidden weights, relative to their size.")
     ] = _DEFAULT.filter_lr,
+    other_lr: Annotated[float, typer.Option(help="Peak rate of everything else.")] = _DEFAULT.other_lr,
     shift: Annotated[int, typer.Option(min=0, help="Pixels by which images are moved.")] = _DEFAULT.shift,
     cutout: Annotated[int, typer.Option(min=0, help="Side of the blanked square.")] = _DEFAULT.cutout,
+    mix: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the images that have a box from another image.")
+    ] = _DEFAULT.mix,
     exit_weights: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +85,9 @@ def train_model(
     views: Annotated[
         int, typer.Option(min=2, help="Shifted views of each image that the teacher answers; even.")
     ] = _DEFAULT.views,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a run whose weights this one begins with.")
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[
         bool | None,
@@ -94,18 +101,23 @@ def train_model(
     """Train the branchy AlexNet on CIFAR-10. Ctrl-C keeps finished epochs; the same command continues."""
     _need_training()
     from offramp.images import load_images
+    from offramp.training.checkpoint import load_checkpoint
+    from offramp.training.state_file import weights_fingerprint
     from offramp.training.trainer import train_model as train
 
     taught_by = _teacher(teacher, teacher_weights)
+    begun_with = None if start is None else load_checkpoint(start)
     settings = TrainingSettings(
         epochs=epochs,
         seed=seed,
         batch=batch,
         filter_lr=filter_lr,
+        other_lr=other_lr,
         warmup=warmup,
         cooldown=cooldown,
         shift=shift,
         cutout=cutout,
+        mix=mix,
         exit_weights=(
             EXIT_WEIGHTS.get(network, ())
             if exit_weights is None
@@ -116,11 +128,21 @@ def train_model(
         network=network,
         teacher="" if taught_by is None else taught_by.fingerprint,
         views=views,
+        start="" if begun_with is None else weights_fingerprint(begun_with.model),
     )
     training, test = load_images(data, "train"), load_images(data, "test")
     with _epochs_shown(json_) as show:
         try:
-            done = train(training, test, output, settings, teacher=taught_by, resume=resume, progress=show)
+            done = train(
+                training,
+                test,
+                output,
+                settings,
+                teacher=taught_by,
+                start=begun_with,
+                resume=resume,
+                progress=show,
+            )
         except KeyboardInterrupt:
             errors.print(f"stopped; {output} keeps the finished epochs, the same command continues")
             raise typer.Exit(130) from None

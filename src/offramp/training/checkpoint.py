@@ -42,26 +42,9 @@ class EpochLog:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """How a run was made and went."""
-
-    settings: TrainingSettings
-    log: tuple[EpochLog, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """What a manifest says of a run: enough to do it again and to see how it went."""
-        return {
-            "command": f"offramp train-model --data DIR -o RUN {self.settings.as_options()}",
-            "seed": self.settings.seed,
-            "settings": self.settings.as_json(),
-            "log": [entry.as_json() for entry in self.log],
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The state after `len(log)` epochs. `optimisers` has one entry an optimiser, by parameter number; `teacher`
-    is what a manifest says of the network that teaches, if one does."""
+    and `start` are what a manifest says of the network that teaches and of the one that the run began with."""
 
     settings: TrainingSettings
     log: tuple[EpochLog, ...]
@@ -70,10 +53,18 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimisers: tuple[OptimiserTensors, ...]
     teacher: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
 
-    @property
-    def record(self) -> Record:
-        return Record(self.settings, self.log)
+    def history(self) -> dict[str, Any]:
+        """What a manifest says of the run: enough to do it again and to see how it went."""
+        others = {"teacher": self.teacher, "start": self.start}
+        return {
+            "command": f"offramp train-model --data DIR -o RUN {self.settings.as_options()}",
+            "seed": self.settings.seed,
+            "settings": self.settings.as_json(),
+            "log": [entry.as_json() for entry in self.log],
+            **{name: made for name, made in others.items() if made is not None},
+        }
 
     @property
     def finished(self) -> bool:
@@ -88,6 +79,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "classes": checkpoint.classes,
         "source": checkpoint.source,
         "teacher": checkpoint.teacher,
+        "start": checkpoint.start,
     }
     save_state(folder / CHECKPOINT_NAME, FORMAT, state, checkpoint.model, checkpoint.optimisers)
 
@@ -106,18 +98,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     state, model, optimisers = load_state(path, FORMAT)
     try:
         return Checkpoint(
-            *_record(state),
+            *_settings_and_log(state),
             int(state["classes"]),
             str(state["source"]),
             model,
             optimisers,
             state.get("teacher"),
+            state.get("start"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise OfframpError("run", str(path), f"is not a readable checkpoint ({error})") from None
 
 
-def _record(state: dict[str, Any]) -> tuple[TrainingSettings, tuple[EpochLog, ...]]:
+def _settings_and_log(state: dict[str, Any]) -> tuple[TrainingSettings, tuple[EpochLog, ...]]:
     weights = tuple(state["settings"]["exit_weights"])
     settings = TrainingSettings(**{**state["settings"], "exit_weights": weights})
     return settings, tuple(

@@ -190,10 +190,4 @@ def _versions() -> dict[str, str]:
 
 def _history(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the manifest says of the training: enough to do it again and to see how it went."""
-    taught = {} if checkpoint.teacher is None else {"teacher": checkpoint.teacher}
-    return {
-        **checkpoint.record.as_json(),
-        "finished": checkpoint.finished,
-        "versions": _versions(),
-        **taught,
-    }
+    return {**checkpoint.history(), "finished": checkpoint.finished, "versions": _versions()}

@@ -24,7 +24,7 @@ def joint_loss(
 
     Args:
         outputs: logits [n, classes] of each exit.
-        labels: int64 [n].
+        labels: int64 [n], or probabilities [n, classes].
         weights: what each exit adds.
         smoothing: label smoothing of the cross-entropy, in [0, 1).
         distillation: share of a taught exit's loss that is the distance, in [0, 1].

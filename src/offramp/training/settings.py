@@ -37,6 +37,8 @@ class TrainingSettings:
         network: "alexnet", the one that ships, or "wide", which only teaches.
         teacher: what tells the teacher network's weights apart (see `teacher.fingerprint`); empty without one.
         views: shifted views of each image that the teacher answers; epochs take them in turn.
+        mix: share of the images of a step that have a box from another, see `mixing.cut_mix`.
+        start: what tells the weights apart that the run begins with; empty for fresh ones.
     """
 
     epochs: int = 28
@@ -56,6 +58,8 @@ class TrainingSettings:
     network: str = ALEXNET
     teacher: str = ""
     views: int = 12
+    mix: float = 0.0
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -77,6 +81,8 @@ class TrainingSettings:
         for name in ("momentum", "smoothing", "distillation"):
             if not 0 <= getattr(self, name) < 1:
                 raise OfframpError(name, getattr(self, name), "must be at least 0 and below 1")
+        if not 0 <= self.mix <= 1:
+            raise OfframpError("mix", self.mix, "must be from 0 to 1")
         if self.temperature <= 0:
             raise OfframpError("temperature", self.temperature, "must be above 0")
 
@@ -96,15 +102,16 @@ class TrainingSettings:
         return {**asdict(self), "exit_weights": list(self.exit_weights)}
 
     def as_options(self) -> str:
-        """The options of `offramp train-model` that give these settings; TEACHER stands for the teacher's run."""
+        """The options of `offramp train-model` that give these settings; TEACHER and START stand for
+        the networks that teach it and that it begins with."""
         default = TrainingSettings()
         words = [f"--epochs {self.epochs} --seed {self.seed}"]
         for name, value in asdict(self).items():
             if name in ("epochs", "seed") or value == getattr(default, name):
                 continue
             option = name.replace("_", "-")
-            if name == "teacher":
-                words.append("--teacher TEACHER")
+            if name in ("teacher", "start"):
+                words.append(f"--{name} {name.upper()}")
             elif isinstance(value, tuple):
                 words.append(f"--{option} " + ",".join(f"{part:g}" for part in value))
             else:

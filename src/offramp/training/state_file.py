@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,15 @@ def _sort(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Optimise
             number, parameter, name = rest.split(".")
             optimisers.setdefault(int(number), {}).setdefault(int(parameter), {})[name] = tensor
     return model, tuple(optimisers[number] for number in sorted(optimisers))
+
+
+def weights_fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Sixteen hexadecimal digits that other weights would not have."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> OptimiserTensors:

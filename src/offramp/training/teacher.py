@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from offramp.training.checkpoint import Checkpoint
 from offramp.training.modules import load_module
 from offramp.training.networks import load_model
 from offramp.training.settings import TrainingSettings
-from offramp.training.state_file import read_tensors, write_tensors
+from offramp.training.state_file import read_tensors, weights_fingerprint, write_tensors
 
 BATCH = 500
 Answer = Callable[[Tensor], Tensor]
@@ -37,11 +36,7 @@ class Teacher:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that other weights would not have."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_fingerprint(self.model.state_dict())
 
     def answer(self, x: Tensor) -> Tensor:
         """Logits [n, classes] of the network, of its last exit where it has several."""
@@ -52,7 +47,7 @@ class Teacher:
 
 def taught_by_run(checkpoint: Checkpoint) -> Teacher:
     """The network of a finished run as a teacher. Raises OfframpError if the tensors are not its own."""
-    return Teacher(load_model(checkpoint), checkpoint.record.as_json())
+    return Teacher(load_model(checkpoint), checkpoint.history())
 
 
 def taught_by_module(reference: str, weights: Path | None = None) -> Teacher:

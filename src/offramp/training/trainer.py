@@ -22,10 +22,11 @@ from offramp.training.checkpoint import (
     save_checkpoint,
 )
 from offramp.training.loss import joint_loss, rate_share
+from offramp.training.mixing import cut_mix
 from offramp.training.networks import make_network, restore_model
 from offramp.training.optimiser import Muon, split_parameters
 from offramp.training.settings import TrainingSettings
-from offramp.training.state_file import optimiser_tensors, restore_optimiser
+from offramp.training.state_file import optimiser_tensors, restore_optimiser, weights_fingerprint
 from offramp.training.teacher import Answer, Teacher, epoch_view, taught_answers
 from offramp.training.wide import WideNetwork
 
@@ -44,6 +45,7 @@ def train_model(
     settings: TrainingSettings,
     *,
     teacher: Teacher | None = None,
+    start: Checkpoint | None = None,
     resume: bool | None = None,
     progress: Progress = lambda message, share, finished: None,
 ) -> Checkpoint:
@@ -55,6 +57,7 @@ def train_model(
     Args:
         train, test: labelled images; `test` is only measured, nothing is chosen by it.
         teacher: what `settings.teacher` is the fingerprint of; its answers are kept in `folder`.
+        start: the run whose weights this one begins with, `settings.start` their fingerprint; the rates rise anew.
         resume: True continues the run in `folder` and fails if there is none; False fails if there is
             one; None continues an unfinished one with these settings, or starts. The number of epochs may
             differ from the run's if neither number has had the rates fall yet: the weights so far are the same.
@@ -62,10 +65,11 @@ def train_model(
             just been finished and saved.
 
     Raises:
-        OfframpError: images without labels, a teacher of other classes, or the folder holds a run with
-            other settings.
+        OfframpError: images without labels, a teacher of other classes, a start of another network, or
+            the folder holds a run with other settings.
     """
     assert settings.teacher == ("" if teacher is None else teacher.fingerprint)
+    assert settings.start == ("" if start is None else weights_fingerprint(start.model))
     if train.labels is None or test.labels is None:
         raise OfframpError("data", train.source, "must have labels")
     state = _previous(folder, settings, resume)
@@ -80,13 +84,14 @@ def train_model(
     if state is None:
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         made = None if teacher is None else teacher.made
-        state = Checkpoint(settings, (), classes, train.source, {}, (), made)
+        begun = None if start is None else start.history()
+        state = Checkpoint(settings, (), classes, train.source, {}, (), made, begun)
     answer = None if teacher is None else _answer(teacher, state.classes, device)
-    model, optimisers = _start(state, images)
+    model, optimisers = _start(state, images, start)
     for epoch in range(len(state.log), settings.epochs):
         start_s = time.perf_counter()
         taught = None if answer is None else _taught(settings, answer, images, epoch, folder, progress)
-        lesson = Lesson(images, labels, taught)
+        lesson = Lesson(images, labels, state.classes, taught)
         loss, accuracy = _train_epoch(model, optimisers, lesson, settings, epoch, progress)
         measured = measure_accuracy(model, test)
         entry = EpochLog(epoch + 1, loss, accuracy, measured, time.perf_counter() - start_s)
@@ -101,8 +106,9 @@ def train_model(
     return state
 
 
-def _start(state: Checkpoint, images: Tensor) -> tuple[nn.Module, Optimisers]:
-    """Network and optimisers as the checkpoint left them, or as the seed makes them if it has no epochs."""
+def _start(state: Checkpoint, images: Tensor, start: Checkpoint | None) -> tuple[nn.Module, Optimisers]:
+    """Network and optimisers as the checkpoint left them; if it has no epochs, as the seed makes them, with the
+    weights of `start` if there is one."""
     settings = state.settings
     torch.manual_seed(settings.seed)
     model = make_network(settings.network, state.classes).to(images.device)
@@ -118,6 +124,8 @@ def _start(state: Checkpoint, images: Tensor) -> tuple[nn.Module, Optimisers]:
         restore_model(model, state)
         for optimiser, tensors in zip(optimisers, state.optimisers, strict=True):
             restore_optimiser(optimiser, tensors)
+    elif start is not None:
+        restore_model(model, start)
     return model, optimisers
 
 
@@ -194,11 +202,50 @@ def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What an epoch learns from: uint8 images [n, h, w, 3], labels [n] and, if taught, logits [n, classes]."""
+    """What an epoch learns from: uint8 images [n, h, w, 3], labels [n] of so many `classes` and, if taught,
+    logits [n, classes]."""
 
     images: Tensor
     labels: Tensor
+    classes: int
     taught: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Images as shown, float [n, 3, h, w], their labels [n], what the loss takes for these, int64 [n] or
+    probabilities [n, classes], and the teacher's logits [n, classes], if there is one."""
+
+    x: Tensor
+    labels: Tensor
+    targets: Tensor
+    taught: Tensor | None
+
+
+def _steps(lesson: Lesson, settings: TrainingSettings, epoch: int) -> Iterator[Step]:
+    """The steps of an epoch, the same for the same (seed, epoch)."""
+    count = len(lesson.images)
+    batches = training_batches(
+        lesson.images,
+        torch.arange(count, device=lesson.images.device),
+        settings.batch,
+        settings.shift,
+        settings.cutout,
+        settings.seed,
+        epoch,
+        view=None if lesson.taught is None else epoch_view(settings, count, epoch),
+    )
+    rng = torch.Generator().manual_seed(settings.seed * 100_003 + epoch + 75_000)
+    for x, rows in batches:
+        labels = lesson.labels[rows]
+        taught = None if lesson.taught is None else lesson.taught[rows].float()
+        if settings.mix == 0:
+            yield Step(x, labels, labels, taught)
+            continue
+        mixed, mixture = cut_mix(x, settings.mix, rng)
+        if taught is not None:
+            taught = mixture.answers(taught, settings.temperature)
+        yield Step(mixed, mixture.main_labels(labels), mixture.soft_labels(labels, lesson.classes), taught)
 
 
 def _train_epoch(
@@ -210,47 +257,35 @@ def _train_epoch(
     progress: Progress,
 ) -> tuple[float, float]:
     """One pass over the images; mean loss and the last exit's accuracy on the way."""
-    count = len(lesson.images)
-    steps = max(1, count // settings.batch)
-    batches = training_batches(
-        lesson.images,
-        torch.arange(count, device=lesson.images.device),
-        settings.batch,
-        settings.shift,
-        settings.cutout,
-        settings.seed,
-        epoch,
-        view=None if lesson.taught is None else epoch_view(settings, count, epoch),
-    )
+    steps = max(1, len(lesson.images) // settings.batch)
     rising, falling = (steps * phase for phase in settings.phases)
     losses: list[float] = []
     right = seen = 0
     model.train()
-    for number, (x, rows) in enumerate(batches):
-        y = lesson.labels[rows]
+    for number, step in enumerate(_steps(lesson, settings, epoch)):
         done = epoch * steps + number
         rate = rate_share(done, steps * settings.epochs, rising, falling)
         for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = peak * rate
-        with autocast(x.device):
-            outputs = [logits.float() for logits in model(x)]
+        with autocast(step.x.device):
+            outputs = [logits.float() for logits in model(step.x)]
         loss = joint_loss(
             outputs,
-            y,
+            step.targets,
             settings.exit_weights,
             smoothing=settings.smoothing,
             distillation=settings.distillation,
             temperature=settings.temperature,
-            taught=None if lesson.taught is None else lesson.taught[rows].float(),
+            taught=step.taught,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
         losses.append(float(loss.detach()))
-        right += int((outputs[-1].argmax(1) == y).sum())
-        seen += len(y)
+        right += int((outputs[-1].argmax(1) == step.labels).sum())
+        seen += len(step.labels)
         progress(
             f"epoch {epoch + 1}/{settings.epochs}  loss {losses[-1]:.3f}",
             (done + 1) / (steps * settings.epochs),
