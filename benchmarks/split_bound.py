@@ -29,7 +29,10 @@ def main() -> int:
     value = json.loads(done.stdout) | {"made_with": provenance()}
     write_atomically(args.output, json.dumps(value, allow_nan=False) + "\n")
     for link in value["links"]:
-        print(f"{link['bandwidth_bytes_per_s'] * 8e-6:g} Mbit/s: {link['median_ratio']:.3f} times the bound")
+        print(
+            f"{link['bandwidth_bytes_per_s'] * 8e-6:g} Mbit/s: {link['median_ratio']:.3f} times the bound, "
+            f"{link['median_paced_ratio']:.3f} times the bound of parts behind a rest"
+        )
     return 0
 
 

@@ -30,6 +30,9 @@ def test_each_task_is_held_against_the_sum_of_its_parts(tmp_path: Path) -> None:
     assert link["measured_s"] > link["link_s"] > 0
     assert link["bound_s"] > link["link_s"] + link["round_trip_s"]
     assert link["tail_s"] > link["head_s"] >= 0
+    # The rest before a paced part is none of it.
+    assert link["link_s"] < link["paced_bound_s"] < link["link_s"] + 10 * link["bound_s"]
+    assert len(link["paced_ratios"]) == link["tasks"]
 
 
 def test_a_policy_that_uploads_nothing_is_one_line() -> None:
@@ -58,4 +61,8 @@ def test_tasks_are_so_far_apart_that_one_is_done_before_the_next(bandwidth_bytes
 
 
 def test_a_round_trip_on_loopback_takes_some_time_and_less_than_a_second() -> None:
-    assert 0 < round_trip_s() < 1
+    assert 0 < round_trip_s(20, 0.0) < 1
+
+
+def test_a_rest_before_a_round_trip_does_not_count() -> None:
+    assert 0 < round_trip_s(5, 0.2) < 0.1

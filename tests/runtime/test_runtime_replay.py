@@ -16,8 +16,9 @@ from offramp.linked_state import Replay
 from offramp.policies.chance import Random
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients
+from offramp.runtime.course import Followed, Resampled, course_of
 from offramp.runtime.demo import DemoRun
-from offramp.runtime.measured_terms import Resampled, measured_terms
+from offramp.runtime.measured_terms import measured_terms
 from offramp.runtime.rehearsal import Rehearsal, rehearse
 from offramp.runtime.replay import load_run, replay
 from offramp.runtime.summary import summarise
@@ -102,10 +103,10 @@ def test_a_surprise_is_seen_where_it_was(recorded: Path) -> None:
 class Slower:
     """Heads of the first device take longer than they should, and tails do."""
 
-    def head(self, device: int) -> float:
+    def head(self, device: int, now_s: float) -> float:
         return 1.4 if device == 0 else 1.0
 
-    def tail(self) -> float:
+    def tail(self, now_s: float) -> float:
         return 1.25
 
 
@@ -116,7 +117,9 @@ def test_how_slow_a_run_was_is_found_from_its_records(four_exits: tuple[ExitCoef
     assert terms.edge_factor == pytest.approx(1.25, rel=0.05)
     assert terms.decision_s == pytest.approx(instance.system.network.decision_s, abs=1e-6)
     spread = Resampled(terms, np.random.default_rng(0))
-    assert [spread.head(0) for _ in range(50)] == pytest.approx([1.0] * 50, rel=1e-6)
+    assert [spread.head(0, float(instant_s)) for instant_s in range(50)] == pytest.approx(
+        [1.0] * 50, rel=1e-6
+    )
     again = rehearse(terms.applied(instance), Myopic(), None, instance.system)
     slow = rehearse(instance, Myopic(), Slower())
     for one, other in zip(slow, again, strict=True):
@@ -153,10 +156,10 @@ class Wobbling:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def head(self, device: int) -> float:
-        return self.tail()
+    def head(self, device: int, now_s: float) -> float:
+        return self.tail(now_s)
 
-    def tail(self) -> float:
+    def tail(self, now_s: float) -> float:
         return 3.0 if self._rng.random() < 0.05 else float(self._rng.uniform(0.99, 1.01))
 
 
@@ -185,3 +188,55 @@ def test_records_must_be_as_many_as_tasks(recorded: Path) -> None:
     recorded.write_text(json.dumps(content))
     with pytest.raises(OfframpError, match="must be records"):
         load_run(recorded)
+
+
+class SlowerLater:
+    """Everything takes half as long again from an instant on, and now and then a head stalls."""
+
+    def __init__(self, from_s: float) -> None:
+        self._from_s = from_s
+        self._heads = 0
+
+    def head(self, device: int, now_s: float) -> float:
+        self._heads += 1
+        return (1.5 if now_s >= self._from_s else 1.0) * (4.0 if self._heads % 25 == 0 else 1.0)
+
+    def tail(self, now_s: float) -> float:
+        return 1.5 if now_s >= self._from_s else 1.0
+
+
+def test_a_replay_follows_a_device_that_gets_slower_but_no_single_stall(
+    tmp_path: Path, four_exits: tuple[ExitCoefficients, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = draw_instance(Scenario(tasks=200).changed(p=0.2), four_exits, np.random.default_rng(6))
+    records = rehearse(instance, Myopic(), SlowerLater(instance.tasks[100].arrival_s))
+    terms = measured_terms(instance, records)
+    assert max(max(course.ratios) for course in terms.heads) > 2.5
+    assert max(max(course.running()) for course in terms.heads) < 2
+    path = tmp_path / "run.json"
+    summary = summarise(records, [exit.accuracy for exit in four_exits])
+    path.write_text(json.dumps(DemoRun(instance, records, summary, "myopic", 0).to_dict()))
+    following = replay(load_run(path))["finish_error"]
+    monkeypatch.setattr("offramp.runtime.replay.Followed", lambda terms: None)
+    constant = replay(load_run(path))["finish_error"]
+    assert following["median"] < 0.5 * constant["median"]
+    assert following["p95"] < constant["p95"]
+
+
+def test_what_chance_left_is_gone_through_once_a_round(four_exits: tuple[ExitCoefficients, ...]) -> None:
+    instance = draw_instance(Scenario(tasks=80).changed(p=0.2), four_exits, np.random.default_rng(6))
+    rng = np.random.default_rng(2)
+    terms = measured_terms(instance, rehearse(instance, Myopic(), Wobbling(rng)))
+    course = terms.heads[0]
+    drawn, followed = Resampled(terms, rng), Followed(terms)
+    left = [drawn.head(0, 3.0) / followed.head(0, 3.0) for _ in course.ratios]
+    assert sorted(left) == pytest.approx(sorted(np.array(course.ratios) / course.running()))
+
+
+def test_a_course_is_in_the_order_of_time_and_one_of_nothing_says_one() -> None:
+    course = course_of(np.array([3.0, 1.0, 2.0]), np.array([6.0, 2.0, 4.0]), 2.0)
+    assert course.instants_s == (1.0, 2.0, 3.0)
+    assert course.ratios == (1.0, 2.0, 3.0)
+    nothing = course_of(np.zeros(0), np.zeros(0), None)
+    assert nothing.quantile(0.5) is None
+    assert len(nothing.running()) == 0

@@ -59,7 +59,10 @@ def bench(
     result = {
         "format": "offramp.bench/1",
         "policy": policy,
-        "links": [asdict(each) | {"median_ratio": each.median_ratio} for each in found],
+        "links": [
+            asdict(each) | {"median_ratio": each.median_ratio, "median_paced_ratio": each.median_paced_ratio}
+            for each in found
+        ],
     }
     if output is not None:
         write_atomically(output, dump_json(result))
@@ -77,6 +80,7 @@ def bench(
         "bound",
         "measured",
         "ratio",
+        "paced",
     ):
         table.add_column(heading, justify="right")
     for each in found:
@@ -86,6 +90,7 @@ def bench(
             str(each.tasks),
             *(f"{1000 * seconds:.2f}" for seconds in times),
             f"{each.median_ratio:.2f}",
+            f"{each.median_paced_ratio:.2f}",
         )
     Console().print(table)
 

@@ -242,6 +242,8 @@ class EdgeServer:
             else:
                 self._core.upload(token, message, self._clock())
             self._act()
+            # An answer that is there already leaves before the next message is asked for.
+            await asyncio.sleep(0)
 
     async def _tick(self) -> None:
         slack, looked_s = Slack(), self._clock()
@@ -326,9 +328,12 @@ class EdgeServer:
             ]
         self._core.computed(batch, made, self._clock(), 0.0 if answered is None else answered.took_s)
         self._act()
-        # The answers are on their way: the rest keeps nobody waiting.
-        if answered is None:
-            return
+        if answered is not None:
+            # Behind the writers that the answers have woken: the rest keeps nobody waiting.
+            asyncio.get_running_loop().call_soon(self._learn, batch, answered)
+
+    def _learn(self, batch: edge_job.Batch, answered: Answered) -> None:
+        """See what a batch that has been answered says of this edge."""
         if self._metrics is not None:
             self._metrics.computed(batch, answered.took_s)
         if all(each is not None for each in answered.logits):

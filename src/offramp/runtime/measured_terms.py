@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle, groupby
+from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -15,6 +15,7 @@ from offramp.equations import FloatArray
 from offramp.instance import Instance
 from offramp.model.fit import fit_line
 from offramp.options import System
+from offramp.runtime.course import Course, course_of
 from offramp.runtime.outcomes import TaskRecord
 from offramp.task import Decision
 
@@ -22,8 +23,6 @@ ENOUGH = 4
 """A term with fewer measurements than this stays as it was declared."""
 LEAST_RANGE = 2.0
 """The longest over the shortest duration must be this for them to show what comes on top of all alike."""
-LEAST_SPREAD = 0.1
-"""No computation is taken to be faster than this share of what it should take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class MeasuredTerms:
         decision_s: from a task's arrival until an idle device begins with it, seconds.
         link_delay_s: what an upload takes beyond its bytes over the rate, until it waits on the edge.
         answer_s: from the end of a tail until the device has the answer.
-        head_spread: for each device, what its heads took over what the terms say, one number a head.
-        tail_spread: the same of the edge's tails.
+        heads: for each device, what its heads took over what the terms above say.
+        tails: the same of the edge's tails.
     """
 
     device_call_s: float | None
@@ -48,14 +47,17 @@ class MeasuredTerms:
     decision_s: float | None
     link_delay_s: float | None
     answer_s: float | None
-    head_spread: tuple[tuple[float, ...], ...]
-    tail_spread: tuple[float, ...]
+    heads: tuple[Course, ...]
+    tails: Course
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; of the spreads the 95 % quantile."""
-        ends = [None if not spread else float(np.quantile(spread, 0.95)) for spread in self.head_spread]
-        tail = float(np.quantile(self.tail_spread, 0.95)) if self.tail_spread else None
-        return asdict(self) | {"head_spread": ends, "tail_spread": tail}
+        """Plain values for JSON; of heads and tails the 95 % quantile over the median, `head_spread`, `tail_spread`."""
+        values = asdict(self)
+        del values["heads"], values["tails"]
+        return values | {
+            "head_spread": [course.quantile(0.95) for course in self.heads],
+            "tail_spread": self.tails.quantile(0.95),
+        }
 
     def applied(self, instance: Instance) -> Instance:
         """The same tasks on the system as it was measured."""
@@ -77,27 +79,6 @@ class MeasuredTerms:
             system, exits=exits, device_slowdown=slowdowns, network=replace(system.network, **found)
         )
         return replace(instance, system=measured)
-
-
-class Resampled:
-    """A `Spread` that goes through what a run has shown from a drawn place on: slow stretches stay together."""
-
-    def __init__(self, terms: MeasuredTerms, rng: np.random.Generator) -> None:
-        self._heads = [_from_anywhere(shown, rng) for shown in terms.head_spread]
-        self._tails = _from_anywhere(terms.tail_spread, rng)
-
-    def head(self, device: int) -> float:
-        """See `Spread`."""
-        return next(self._heads[device])
-
-    def tail(self) -> float:
-        """See `Spread`."""
-        return next(self._tails)
-
-
-def _from_anywhere(shown: tuple[float, ...], rng: np.random.Generator) -> Iterator[float]:
-    start = int(rng.integers(max(1, len(shown))))
-    return cycle((*shown[start:], *shown[:start]) or (1.0,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +105,7 @@ def measured_terms(
     slowdowns = instance.system.device_slowdown
     heads = [_heads(parts, device, slowdown) for device, slowdown in enumerate(slowdowns)]
     device_call_s = _median((call_s for call_s, _ in map(_call_and_factor, heads)), enough=1)
-    ratios = [own[:, 1] / (own[:, 0] + (device_call_s or 0.0)) for own in heads]
+    ratios = [_ratios(own, device_call_s) for own in heads]
     overall = _median(np.concatenate(ratios))
     factors = [_median(own) or overall for own in ratios]
     tails = _tails(instance.system, parts)
@@ -137,9 +118,18 @@ def measured_terms(
         _median(_waits_s(instance, records)),
         _median(_delays_s(parts, steady)),
         _median(_answers_s(parts)),
-        tuple(map(_spread, ratios, factors)),
-        _spread(tails[:, 1] / (tails[:, 0] + (edge_call_s or 0.0)), edge_factor),
+        tuple(
+            course_of(own[:, 2], *each)
+            for own, each in zip(heads, zip(ratios, factors, strict=True), strict=True)
+        ),
+        course_of(tails[:, 2], _ratios(tails, edge_call_s), edge_factor),
     )
+
+
+def _ratios(durations: FloatArray, call_s: float | None) -> FloatArray:
+    """Measured over declared durations, with what each call takes."""
+    ratios: FloatArray = durations[:, 1] / (durations[:, 0] + (call_s or 0.0))
+    return ratios
 
 
 def _parts(instance: Instance, records: Sequence[TaskRecord]) -> Iterable[_Part]:
@@ -152,31 +142,38 @@ def _parts(instance: Instance, records: Sequence[TaskRecord]) -> Iterable[_Part]
 
 
 def _heads(parts: Sequence[_Part], device: int, slowdown: float) -> FloatArray:
-    """Declared and measured seconds of a device's heads, by its slowdown: [tasks, 2], all > 0."""
+    """Declared and measured seconds of a device's heads, by its slowdown, and when they began: [tasks, 3]."""
     instants = [
         (part.head_s, part.record.measured.device_start_s, part.record.measured.send_s)
         for part in parts
         if part.device == device and part.head_s > 0
     ]
     heads = [
-        (head_s / slowdown, (send_s - start_s) / slowdown)
+        (head_s / slowdown, (send_s - start_s) / slowdown, start_s)
         for head_s, start_s, send_s in instants
         if start_s is not None and send_s is not None and send_s > start_s
     ]
-    return np.array(heads).reshape(-1, 2)
+    return np.array(heads).reshape(-1, 3)
 
 
 def _tails(system: System, parts: Sequence[_Part]) -> FloatArray:
-    """Declared and measured seconds of what the edge ran, each batch once: [runs, 2], all > 0."""
+    """Declared and measured seconds of what the edge ran, and when it began, each batch once: [runs, 3]."""
     alone = system.network.max_batch == 1
-    runs: dict[tuple[int, int, float, int], list[tuple[Decision, int]]] = defaultdict(list)
+    runs: dict[tuple[int, int, float, int], list[TaskRecord]] = defaultdict(list)
     for number, record in enumerate(part.record for part in parts):
-        if record.edge_computed_s:
+        if record.edge_computed_s and record.measured.edge_start_s is not None:
             # Tasks of one batch are said to have taken the same time, to the last bit.
-            run = runs[record.exit, record.cut, record.edge_computed_s, number if alone else 0]
-            run.append((Decision(record.exit, record.cut, record.codec), record.size))
-    tails = [(system.batch_s(tasks), key[2]) for key, tasks in runs.items()]
-    return np.array([tail for tail in tails if tail[0] > 0]).reshape(-1, 2)
+            key = (record.exit, record.cut, record.edge_computed_s, number if alone else 0)
+            runs[key].append(record)
+    tails = [
+        (
+            system.batch_s([(Decision(r.exit, r.cut, r.codec), r.size) for r in records]),
+            computed_s,
+            records[0].measured.edge_start_s,
+        )
+        for (_, _, computed_s, _), records in runs.items()
+    ]
+    return np.array([tail for tail in tails if tail[0] > 0], dtype=float).reshape(-1, 3)
 
 
 def _call_and_factor(durations: FloatArray) -> tuple[float | None, float | None]:
@@ -190,10 +187,6 @@ def _call_and_factor(durations: FloatArray) -> tuple[float | None, float | None]
         if factor > 0:
             return together_s / factor, factor
     return 0.0, float(np.median(durations[:, 1] / durations[:, 0]))
-
-
-def _spread(ratios: FloatArray, factor: float | None) -> tuple[float, ...]:
-    return () if factor is None else tuple(np.maximum(ratios / factor, LEAST_SPREAD).tolist())
 
 
 def _delays_s(parts: Sequence[_Part], steady: bool) -> Iterable[float | None]:

@@ -73,12 +73,12 @@ class Device:
 class Spread(Protocol):
     """By how much computations differ from what is predicted."""
 
-    def head(self, device: int) -> float:
-        """Factor, > 0, on the device's next computation."""
+    def head(self, device: int, now_s: float) -> float:
+        """Factor, > 0, on the device's next computation, which begins now."""
         ...
 
-    def tail(self) -> float:
-        """Factor, > 0, on the edge's next computation."""
+    def tail(self, now_s: float) -> float:
+        """Factor, > 0, on the edge's next computation, which begins now."""
         ...
 
 
@@ -225,7 +225,7 @@ class Rehearsal:
                 assert len({(work.decision.exit, work.decision.cut) for work in batch.works}) == 1
                 assert all(isinstance(each, Coded) or set(each) == {"x"} for each in crossed)
                 tail_s = self.system.batch_s(batch.tasks)
-                tail_s *= 1.0 if self._spread is None else self._spread.tail()
+                tail_s *= 1.0 if self._spread is None else self._spread.tail(self.now_s)
 
                 def done() -> None:
                     logits = [("x", np.zeros((work.size, 2), np.float32)) for work in batch.works]
@@ -294,7 +294,7 @@ class Rehearsal:
         options = self.system.options(device.number, size)
         stop = options.index(action.exit, action.stop, action.codec)
         head_s = float(options.head_s[stop] - options.head_s[options.index(action.exit, action.start)])
-        return head_s if self._spread is None else head_s * self._spread.head(device.number)
+        return head_s if self._spread is None else head_s * self._spread.head(device.number, self.now_s)
 
     def _carry(self, device: Device, action: device_job.Carry) -> None:
         options = self.system.options(device.number, action.size)

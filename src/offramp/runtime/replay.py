@@ -18,7 +18,8 @@ from offramp.linked_state import Replay
 from offramp.observation import Observation
 from offramp.options import System
 from offramp.policies import Context, Policy, make_policy
-from offramp.runtime.measured_terms import Resampled, measured_terms
+from offramp.runtime.course import Followed, Resampled
+from offramp.runtime.measured_terms import measured_terms
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.rehearsal import Spread, rehearse
 from offramp.task import DROP, Decision
@@ -132,15 +133,16 @@ def load_run(path: Path) -> Recorded:
 def replay(run: Recorded) -> dict[str, Any]:
     """Rehearse the run's instance under `network` timing with the terms as measured; the report as a JSON object.
 
-    `same_decisions_on_time_share` is with what the edge decided in the run. `simulated_on_time_share` is with the
-    policy itself, the mean of `ROUNDS` rehearsals whose computations differ from what is predicted as the run's did.
+    `same_decisions_on_time_share` is with what the edge decided in the run, computations as fast as the run's were about
+    the same instant. `simulated_on_time_share` is with the policy itself, the mean of `ROUNDS` rehearsals whose
+    computations differ from that, too, as the run's did.
     Devices and edge believe at first what they believed in the run. Errors are of tasks that were answered in both,
     with the run's decisions: |measured - simulated| finish as a share of the budget. `declared` has the same by what
     the instance said beforehand, where computations take exactly what they should.
     """
     terms = measured_terms(run.instance, run.records, steady=run.links is None)
     measured = replace(run, instance=terms.applied(run.instance))
-    report, declared = _compare(measured), _compare(run)
+    report, declared = _compare(measured, Followed(terms)), _compare(run, None)
     spreads = [Resampled(terms, np.random.default_rng([run.seed, number])) for number in range(ROUNDS)]
     return {
         "format": "offramp.replay/1",
@@ -162,8 +164,8 @@ def _policy_share(run: Recorded, spread: Spread | None) -> float:
     return _on_time_share(run.rehearsed(make_policy(run.policy, context), spread))
 
 
-def _compare(run: Recorded) -> dict[str, Any]:
-    again = run.rehearsed(_Decided(run), None)
+def _compare(run: Recorded, spread: Spread | None) -> dict[str, Any]:
+    again = run.rehearsed(_Decided(run), spread)
     rows, errors = [], []
     for task, record, other in zip(run.instance.tasks, run.records, again, strict=True):
         measured, simulated = _times(record), _times(other)
