@@ -27,22 +27,27 @@ from offramp.training.augment import training_batches
 from offramp.training.trainer import autocast, measure_accuracy
 
 BATCH, SHIFT, SMOOTHING, WEIGHT_DECAY = 100, 3, 0.05, 0.02
+"""Images in a step, pixels by which they are moved, and what else training takes."""
 HEAD_FASTER = 3.0
 WARMUP_STEPS = 150
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Passes over the images brought to `side` pixels; the stem and `frozen` blocks stay as they are."""
+    """Passes over the images brought to `side` pixels; of stem and blocks the first `frozen` stay as they are.
+
+    The images lose a square of `cutout` of their 32 pixels.
+    """
 
     epochs: int
     side: int
     frozen: int
     peak_lr: float
     seed: int
+    cutout: int = 0
 
 
-PHASES = (Phase(4, 112, 3, 1e-3, 7), Phase(3, 128, 1, 6e-4, 8))
+PHASES = (Phase(4, 112, 4, 1e-3, 7), Phase(3, 128, 2, 6e-4, 8), Phase(4, 128, 0, 6e-4, 9, cutout=8))
 """The first blocks cost half of the time and know edges and colours already, so they learn last and least."""
 
 
@@ -105,21 +110,21 @@ def fine_tune(network: ImagenetTeacher, train: ImageSet, test: ImageSet, phase: 
     """Rates rise over `WARMUP_STEPS` and fall to nothing in a line; one line an epoch."""
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
     net, network.side = network.net, phase.side
-    frozen = [net._conv_stem, net._bn0, *net._blocks[: phase.frozen]]
+    parts = [nn.ModuleList([net._conv_stem, net._bn0]), *net._blocks]
     network.requires_grad_(True)
-    for layer in frozen:
-        layer.requires_grad_(False)
+    for part in parts[: phase.frozen]:
+        part.requires_grad_(False)
     head = set(net._fc.parameters())
     trunk = [p for p in network.parameters() if p.requires_grad and p not in head]
     optimiser = torch.optim.AdamW([{"params": trunk}, {"params": list(head)}], weight_decay=WEIGHT_DECAY)
     steps, done = phase.epochs * max(1, len(images) // BATCH), 0
     for epoch in range(phase.epochs):
         network.train()
-        for layer in frozen:
-            layer.eval()
+        for part in parts[: phase.frozen]:
+            part.eval()
         right = seen = 0
         for x, rows in training_batches(
-            images, torch.arange(len(images)), BATCH, SHIFT, 0, phase.seed, epoch
+            images, torch.arange(len(images)), BATCH, SHIFT, phase.cutout, phase.seed, epoch
         ):
             done += 1
             share = min(1.0, done / WARMUP_STEPS, (steps - done + 1) / max(1, steps - WARMUP_STEPS))

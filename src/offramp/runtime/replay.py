@@ -133,11 +133,11 @@ def load_run(path: Path) -> Recorded:
 def replay(run: Recorded) -> dict[str, Any]:
     """Rehearse the run's instance under `network` timing with the terms as measured; the report as a JSON object.
 
-    `same_decisions_on_time_share` is with what the edge decided in the run, computations as fast as the run's were about
-    the same instant. `simulated_on_time_share` is with the policy itself, the mean of `ROUNDS` rehearsals whose
-    computations differ from that, too, as the run's did.
-    Devices and edge believe at first what they believed in the run. Errors are of tasks that were answered in both,
-    with the run's decisions: |measured - simulated| finish as a share of the budget. `declared` has the same by what
+    `same_decisions_on_time_share` is with what the edge decided in the run, computations as fast as the run's were at
+    that instant. `simulated_on_time_share` is with the policy itself, the mean of `ROUNDS` rehearsals whose
+    computations differ from that, too, as the run's did. Devices and edge believe at first what they believed in the
+    run. Errors are of tasks that were answered in both, with the run's decisions: |measured - simulated| finish as a
+    share of the budget. `declared` has the same by what
     the instance said beforehand, where computations take exactly what they should.
     """
     terms = measured_terms(run.instance, run.records, steady=run.links is None)
