@@ -8,9 +8,10 @@ import statistics
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from offramp.runtime.punctual import AROUND_S, FAR_S, Expectation, PunctualLoop
+from offramp.runtime.punctual import AROUND_S, FAR_S, WAKE_S, Expectation, PunctualLoop, Rhythm, Wake
 
 
 def test_timers_are_not_rounded_up_to_milliseconds() -> None:
@@ -106,3 +107,43 @@ def test_an_expectation_learns_by_how_much_it_is_missed(monkeypatch: pytest.Monk
         runner.run(expect())
     assert attended[0] == -AROUND_S
     assert attended[-1] == pytest.approx(101.002 - AROUND_S, abs=1e-5)
+
+
+def test_a_rhythm_foretells_what_comes_at_even_intervals() -> None:
+    rhythm = Rhythm()
+    assert [rhythm.came(instant_s) for instant_s in (5.0, 5.1)] == [None, None]
+    assert rhythm.came(5.2004) == pytest.approx(5.3008)
+    assert rhythm.came(5.3004) == pytest.approx(5.4004)
+    assert rhythm.came(5.7) is None  # one was left out
+    assert rhythm.came(5.8) is None
+    assert rhythm.came(5.9) == pytest.approx(6.0)
+
+
+def test_what_comes_at_random_or_at_once_has_no_rhythm() -> None:
+    random, quick = Rhythm(), Rhythm()
+    instants_s = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.5, 200))
+    foretold = sum(random.came(float(instant_s)) is not None for instant_s in instants_s)
+    assert foretold < 10
+    assert all(quick.came(0.002 * number) is None for number in range(20))
+
+
+def test_the_way_is_tried_before_what_has_a_rhythm_is_due() -> None:
+    async def wait() -> list[float]:
+        loop, called = asyncio.get_running_loop(), []
+        done = loop.create_future()
+
+        def call() -> None:
+            called.append(loop.time())
+            if len(called) == len(WAKE_S):
+                done.set_result(None)
+
+        wake, now_s = Wake(call), loop.time()
+        for number in (2, 1, 0):
+            wake.came(now_s - 0.05 * number)
+        await done
+        return [instant_s - now_s for instant_s in called]
+
+    with asyncio.Runner(loop_factory=PunctualLoop) as runner:
+        called = runner.run(wait())
+    assert all(at_s >= 0.05 - lead_s - 1e-6 for at_s, lead_s in zip(called, WAKE_S, strict=True))
+    assert called == sorted(called)

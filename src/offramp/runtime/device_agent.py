@@ -32,6 +32,7 @@ from offramp.runtime.protocol import (
     Closing,
     CodedUpload,
     Hello,
+    Ping,
     Pong,
     Probe,
     Reconsider,
@@ -45,7 +46,7 @@ from offramp.runtime.protocol import (
     encode,
     fits,
 )
-from offramp.runtime.punctual import Expectation
+from offramp.runtime.punctual import Expectation, Wake
 from offramp.runtime.wire import ProtocolError, array_of, wires_of
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import UNCODED, Task
@@ -104,6 +105,7 @@ class DeviceAgent:
         self._changed = asyncio.Event()
         self._check: asyncio.TimerHandle | None = None
         self._answers = Expectation()
+        self._wake = Wake(lambda: self._connection.say(Ping(0)))
         listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
         self._connection = Connection(endpoint, self._hello, listener, clock)
 
@@ -175,6 +177,8 @@ class DeviceAgent:
         self._inputs[sequence] = inputs
         self.core.submit(sequence, task, self._clock())
         self._act()
+        if self.core.edge.standing:  # so no other device is at work
+            self._wake.came(task.arrival_s)
 
     def _written(self, write: Callable[..., None], *what: object) -> bool:
         """Write to the journal; if that fails, take no more tasks on."""
