@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +33,6 @@ from offramp.runtime.protocol import (
     Hello,
     Ping,
     Pong,
-    Probe,
     Reconsider,
     Refused,
     Standing,
@@ -43,10 +41,9 @@ from offramp.runtime.protocol import (
     Upload,
     Verdict,
     Welcome,
-    encode,
-    fits,
 )
 from offramp.runtime.punctual import Expectation, Wake
+from offramp.runtime.uplink import Uplink
 from offramp.runtime.wire import ProtocolError, array_of, wires_of
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import UNCODED, Task
@@ -84,7 +81,6 @@ class DeviceAgent:
         self.failure: JournalFullError | None = None
         self.core = DeviceCore(own, probe=True, margin=margin)
         self._identity = identity
-        self._largest_probe = endpoint.max_frame_bytes // 2
         self._executor = executor
         self._processor = processor
         self._own = own
@@ -108,6 +104,7 @@ class DeviceAgent:
         self._wake = Wake(lambda: self._connection.say(Ping(0)))
         listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
         self._connection = Connection(endpoint, self._hello, listener, clock)
+        self._uplink = Uplink(link, clock, self._connection.send_frame, endpoint.max_frame_bytes // 2)
 
     async def connect(self) -> None:
         """Reach the edge. Raises OfframpError if there is none or it does not take this device."""
@@ -267,10 +264,7 @@ class DeviceAgent:
             case device_job.Carry():
                 self._carry(action)
             case device_job.SendProbe(size_bytes):
-                frame = encode(Probe(bytes(min(size_bytes, self._largest_probe))))
-                crossed_s = self._link.carry(self._clock(), len(frame))
-                self.core.sending(len(frame))
-                self._hand_over(frame, crossed_s, self._probed)
+                self.core.sending(self._uplink.probe(size_bytes, self._probed))
             case device_job.Decided(sequence, decision):
                 if self._journal is not None:
                     self._written(self._journal.decide, sequence, decision)
@@ -311,24 +305,15 @@ class DeviceAgent:
         self._act()
 
     def _carry(self, action: device_job.Carry) -> None:
-        now_s = self._clock()
-        upload = self._upload(action)
-        crossed_s = self._link.carry(now_s, len(encode(upload)))
-        there_s = crossed_s + self._link.delay_s
-        upload = msgspec.structs.replace(upload, remaining_s=fits(action.deadline_s - there_s))
-        frame = encode(upload if action.unasked is None else action.unasked.begun(upload))
         if action.unasked is not None and action.answer_s is not None:
             self._answers.foretell(action.answer_s)
-        self.core.sending(len(frame))
-        self._hand_over(frame, crossed_s, lambda: self._carried(action.sequence))
-
-    def _hand_over(self, frame: bytes, crossed_s: float, carried: Callable[[], None]) -> None:
-        """Let a frame leave the device when the link has carried it, and reach the edge after the link's delay."""
-        loop, now_s = asyncio.get_running_loop(), self._clock()
-        there_s = max(0.0, crossed_s + self._link.delay_s - now_s)
-        # Of two at the same instant the first is served first: the frame is what somebody waits for.
-        loop.call_later(there_s, self._connection.send_frame, frame)
-        loop.call_later(max(0.0, crossed_s - now_s), carried)
+        size_bytes = self._uplink.upload(
+            self._upload(action),
+            action.deadline_s,
+            action.unasked,
+            lambda: self._carried(action.sequence),
+        )
+        self.core.sending(size_bytes)
 
     def _probed(self) -> None:
         self.core.probed(self._clock())
