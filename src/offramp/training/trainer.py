@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError
 from offramp.images import ImageSet
-from offramp.training.augment import normalise, training_batches
+from offramp.training.augment import normalise
 from offramp.training.checkpoint import (
     CHECKPOINT_NAME,
     Checkpoint,
@@ -21,13 +21,13 @@ from offramp.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from offramp.training.lesson import Lesson, steps_of
 from offramp.training.loss import joint_loss, rate_share
-from offramp.training.mixing import cut_mix
 from offramp.training.networks import make_network, restore_model
 from offramp.training.optimiser import Muon, split_parameters
 from offramp.training.settings import TrainingSettings
 from offramp.training.state_file import optimiser_tensors, restore_optimiser, weights_fingerprint
-from offramp.training.teacher import Answer, Teacher, epoch_view, taught_answers
+from offramp.training.teacher import Answer, Teacher, taught_answers
 from offramp.training.wide import WideNetwork
 
 Progress = Callable[[str, float, bool], None]
@@ -200,54 +200,6 @@ def _previous(folder: Path, settings: TrainingSettings, resume: bool | None) -> 
     return replace(state, settings=settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What an epoch learns from: uint8 images [n, h, w, 3], labels [n] of so many `classes` and, if taught,
-    logits [n, classes]."""
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-    taught: Tensor | None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Images as shown, float [n, 3, h, w], their labels [n], what the loss takes for these, int64 [n] or
-    probabilities [n, classes], and the teacher's logits [n, classes], if there is one."""
-
-    x: Tensor
-    labels: Tensor
-    targets: Tensor
-    taught: Tensor | None
-
-
-def _steps(lesson: Lesson, settings: TrainingSettings, epoch: int) -> Iterator[Step]:
-    """The steps of an epoch, the same for the same (seed, epoch)."""
-    count = len(lesson.images)
-    batches = training_batches(
-        lesson.images,
-        torch.arange(count, device=lesson.images.device),
-        settings.batch,
-        settings.shift,
-        settings.cutout,
-        settings.seed,
-        epoch,
-        view=None if lesson.taught is None else epoch_view(settings, count, epoch),
-    )
-    rng = torch.Generator().manual_seed(settings.seed * 100_003 + epoch + 75_000)
-    for x, rows in batches:
-        labels = lesson.labels[rows]
-        taught = None if lesson.taught is None else lesson.taught[rows].float()
-        if settings.mix == 0:
-            yield Step(x, labels, labels, taught)
-            continue
-        mixed, mixture = cut_mix(x, settings.mix, rng)
-        if taught is not None:
-            taught = mixture.answers(taught, settings.temperature)
-        yield Step(mixed, mixture.main_labels(labels), mixture.soft_labels(labels, lesson.classes), taught)
-
-
 def _train_epoch(
     model: nn.Module,
     optimisers: Optimisers,
@@ -262,7 +214,7 @@ def _train_epoch(
     losses: list[float] = []
     right = seen = 0
     model.train()
-    for number, step in enumerate(_steps(lesson, settings, epoch)):
+    for number, step in enumerate(steps_of(lesson, settings, epoch)):
         done = epoch * steps + number
         rate = rate_share(done, steps * settings.epochs, rising, falling)
         for optimiser, peak in zip(optimisers, (settings.filter_lr, settings.other_lr), strict=True):
