@@ -150,14 +150,15 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="?", const="", help="take CIFAR-10, from this folder")
     parser.add_argument("-o", "--output", type=Path, default=Path("teacher.safetensors"))
+    parser.add_argument("--phases", type=int, choices=range(1, len(PHASES) + 1), default=len(PHASES))
     options = parser.parse_args()
     torch.manual_seed(0)
-    phases = PHASES
+    phases = PHASES[: options.phases]
     if options.data is None:
         made = generate_images(200, np.random.default_rng(0))
         labels = np.random.default_rng(1).integers(0, 10, 200)
         train = test = ImageSet(made.images, labels, "made-up images")
-        phases = tuple(replace(phase, epochs=1) for phase in PHASES)
+        phases = tuple(replace(phase, epochs=1) for phase in phases)
     else:
         train, test = load_images(options.data or None, "train"), load_images(options.data or None, "test")
     network = ImagenetTeacher().to(memory_format=torch.channels_last)

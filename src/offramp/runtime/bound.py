@@ -102,6 +102,9 @@ def against_bound(
         pairs += [(run, record) for record in remote]
         for record in remote:
             parts.measure(record)
+        # Apart from those, which nothing is to cool down in between.
+        for record in remote:
+            parts.measure_rested(record)
     if not pairs:
         raise OfframpError(
             "policy", settings.policy, "the edge answered no task", "name one that uploads, as edge-only"
@@ -144,12 +147,19 @@ class _BareParts:
         self._paced = _Durations()
 
     def measure(self, record: TaskRecord) -> None:
-        """Run the head and the tail of a task's choice, once behind a rest and then in a loop."""
-        inputs = random_inputs(self._executor.boundary(record.exit, 0), record.size, self._rng)
-        time.sleep(REST_S)
-        self._paced.note(record, *self._took(record, inputs))
+        """Run the head and the tail of a task's choice in a loop."""
+        inputs = self._inputs(record)
         for _ in range(REPEATS):
             self._looped.note(record, *self._took(record, inputs))
+
+    def measure_rested(self, record: TaskRecord) -> None:
+        """Run them once behind a rest."""
+        inputs = self._inputs(record)
+        time.sleep(REST_S)
+        self._paced.note(record, *self._took(record, inputs))
+
+    def _inputs(self, record: TaskRecord) -> dict[str, Array]:
+        return random_inputs(self._executor.boundary(record.exit, 0), record.size, self._rng)
 
     def _took(self, record: TaskRecord, inputs: dict[str, Array]) -> tuple[float, float]:
         begin_s = time.perf_counter()
