@@ -16,7 +16,7 @@ from offramp.host_profile import HostProfile, exit_coefficients, load_profile
 from offramp.model.blocks import load_model
 from offramp.model.executor import ChainExecutor
 from offramp.model.fit import fit_line, r_squared
-from offramp.model.profiler import MIN_REPEATS, Call, Measurements, build_profile, measure
+from offramp.model.profiler import MIN_REPEATS, Call, Measurements, build_profile, measure, reading_s
 from offramp.options import cut_costs
 
 SIZES = np.arange(1.0, 11.0)
@@ -233,3 +233,21 @@ def test_a_profile_that_is_not_valid(old: str, new: str, profile: HostProfile, t
     with pytest.raises(OfframpError) as caught:
         load_profile(path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_reading_of_the_clock_takes_is_none_of_a_block() -> None:
+    """A clock that takes 2 us to be read: blocks of 5 and 1 us are found to take that."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 2e-6
+        return now[0]
+
+    each_s = reading_s(clock)
+    assert each_s == pytest.approx(2e-6)
+    call = Call(clock, each_s)
+    for block, takes_s in enumerate((5e-6, 1e-6)):
+        call.start(block)
+        now[0] += takes_s
+    call.end()
+    assert call.durations_s == pytest.approx([0.0, 5e-6, 1e-6], abs=1e-9)

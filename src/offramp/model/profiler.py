@@ -26,15 +26,20 @@ from offramp.tables import is_linear, rising
 DEFAULT_SIZES = tuple(range(1, 11))
 USUAL_REPEATS, USUAL_S = 30, 8.0
 MIN_REPEATS = 3
+READINGS = 1001
 # Quantiles of the relative residuals that a planning margin may be taken from.
 RESIDUAL_QUANTILES = (0.05, 0.5, 0.9, 0.95, 0.99)
 
 
 class Call:
-    """Reads the clock during one call for a head or a tail: at its begin, before each block, and at its end."""
+    """Reads the clock during one call for a head or a tail: at its begin, before each block, and at its end.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `reading_s`: what a reading takes, by which every duration between two is longer than what is measured.
+    """
+
+    def __init__(self, clock: Callable[[], float], reading_s: float = 0.0) -> None:
         self._clock = clock
+        self._reading_s = reading_s
         self.blocks: list[int] = []
         self.begin()
 
@@ -54,7 +59,15 @@ class Call:
     @property
     def durations_s(self) -> list[float]:
         """What came before the first block, and then each block, in seconds."""
-        return [b - a for a, b in itertools.pairwise(self._instants)]
+        return [max(0.0, b - a - self._reading_s) for a, b in itertools.pairwise(self._instants)]
+
+
+def reading_s(clock: Callable[[], float]) -> float:
+    """What a `Call` takes for a reading of a clock, in seconds: half a microsecond, and blocks may take few."""
+    call = Call(clock)
+    for _ in range(READINGS):
+        call.start(0)
+    return float(np.median(call.durations_s))
 
 
 @dataclass(slots=True)
@@ -107,6 +120,7 @@ def measure(
     USUAL_REPEATS and, if that was quick, for USUAL_S, so that moments do not count for much. One repeat
     before is for warming up and is not kept.
     """
+    each_s = 0.0 if clock is not None else reading_s(clock_for(executor))
     clock = clock or clock_for(executor)
     model = executor.model
     found = Measurements.empty(sizes, sorted({b for n in executor.exits for b in model.exit(n).blocks}))
@@ -117,7 +131,7 @@ def measure(
         for index in rng.permutation(len(plan)):
             number, size = plan[index]
             cut = int(rng.integers(0, executor.layers(number) + 1))
-            calls = _timed_split(executor, number, cut, inputs[plan[index]], clock)
+            calls = _timed_split(executor, number, cut, inputs[plan[index]], clock, each_s)
             if repeat >= 0:
                 for call in calls:
                     found.add(size, call)
@@ -132,10 +146,15 @@ def measure(
 
 
 def _timed_split(
-    executor: ChainExecutor, number: int, cut: int, inputs: Mapping[str, Array], clock: Callable[[], float]
+    executor: ChainExecutor,
+    number: int,
+    cut: int,
+    inputs: Mapping[str, Array],
+    clock: Callable[[], float],
+    each_s: float,
 ) -> list[Call]:
     """Run a head and then its tail; at the first and at the last cut one of them runs no block."""
-    head, tail = Call(clock), Call(clock)
+    head, tail = Call(clock, each_s), Call(clock, each_s)
     crossing = executor.run_head(number, cut, inputs, on_block=head.start)
     head.end()
     tail.begin()
