@@ -1,6 +1,6 @@
 """Adapting to recorded uplinks against every fixed assumption about them.
 
-    python benchmarks/link_adaptation.py [FOLDER] [--seeds 12] [--tasks 300] [-o FILE]
+    python benchmarks/link_adaptation.py [FOLDER] [--seeds 48] [--tasks 300] [-o FILE]
 
 FOLDER, else OFFRAMP_LINKS, holds uplinks in the Mahimahi format (*.up); without any there is nothing to do.
 Each seed is a stream of the reference scenario that begins at another place of the recording; a policy decides it
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     named = os.environ.get("OFFRAMP_LINKS")
     parser.add_argument("folder", type=Path, nargs="?", default=None if named is None else Path(named))
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=48)
     parser.add_argument("--tasks", type=int, default=300)
     parser.add_argument("-o", "--output", type=Path, default=RESULT)
     args = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offramp.link import RateLink
-from offramp.link_estimate import MEMORY, PROBE_S, Assumed, LinkEstimator, Pending, probe_bytes
+from offramp.link_estimate import (
+    FIRST_PROBES,
+    JOINED_S,
+    MEMORY,
+    PROBE_S,
+    Assumed,
+    LinkEstimator,
+    Pending,
+    probe_bytes,
+)
 
 rates = st.floats(1e4, 1e7)
 
@@ -49,6 +59,31 @@ def test_probes_alone_find_a_faster_link_out(rate: float) -> None:
     # What a probe of less than a grain tells is coarse.
     assert estimator.rate(now_s) >= 0.7 * min(rate, probe_bytes(0.0) / 0.01)
     assert estimator.rate(now_s) <= 1.05 * rate
+
+
+@given(rates)
+def test_a_new_link_is_known_before_the_stream_begins(rate: float) -> None:
+    """Declared four times too slow; probes of a few packets, whose size follows nothing that they show."""
+    estimator, link = LinkEstimator(rate / 4), RateLink(rate)
+    size = probe_bytes(estimator.rate(0.0))
+    now_s, carried = 0.0, 0
+    while (begin_s := now_s + estimator.probe_gap_s(carried)) <= JOINED_S:
+        now_s = link.carry(begin_s, size)
+        estimator.seen(size, now_s - begin_s, now_s)
+        carried += 1
+    assert carried >= FIRST_PROBES or carried * size >= 0.3 * JOINED_S * rate, "or they fill a slow link"
+    assert estimator.rate(JOINED_S) <= 1.05 * rate
+    if carried >= FIRST_PROBES:
+        assert estimator.rate(JOINED_S) >= 0.7 * min(rate, size / 0.01)
+
+
+def test_the_first_probes_come_fast_and_the_later_ones_do_not() -> None:
+    new, promised = LinkEstimator(1e5), LinkEstimator(1e5, steady=True)
+    gaps_s = [new.probe_gap_s(carried) for carried in range(FIRST_PROBES + 3)]
+    assert all(later == 2 * gap for gap, later in pairwise(gaps_s[: FIRST_PROBES + 1]))
+    assert gaps_s[FIRST_PROBES:] == [PROBE_S] * 3
+    assert sum(gaps_s[:FIRST_PROBES]) < JOINED_S / 2
+    assert promised.probe_gap_s(0) == PROBE_S
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(1e-3, 20.0)), min_size=1, max_size=100))
@@ -130,4 +165,4 @@ def test_an_assumption_is_not_moved() -> None:
     assumed.seen(10.0, 100.0, 1.0)
     assert assumed.rate(2.0, Pending(10.0, 50.0)) == 1000.0
     assert assumed.chance(np.zeros(3)) is None
-    assert assumed.probe_s == math.inf
+    assert assumed.probe_gap_s(0) == math.inf

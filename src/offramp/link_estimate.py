@@ -41,6 +41,11 @@ OVERDUE = 2.0
 """An upload that is overdue is taken to last so many times as long as it has been under way."""
 PROBE_S = 0.5
 """A link that has carried nothing for so long carries a probe: only bytes can tell how it is, or has become."""
+FIRST_PROBES = 8
+"""Nothing is known of a link that is new: so many probes come in quick succession, each gap twice the last, up to
+`PROBE_S`. One declared too slow would else be avoided for seconds."""
+JOINED_S = 2.0
+"""How long a device has been joined before its stream begins, where the stream's start is ours to set."""
 PROBE_LENGTH_S = 0.02
 """How long a probe takes at the rate that is believed, if that is more than `PROBE_BYTES`."""
 PROBE_BYTES, LONGEST_PROBE_BYTES = 1500.0, 65_536.0
@@ -66,9 +71,8 @@ class Belief(Protocol):
         """One-way delay beside the time on the wire, seconds."""
         ...
 
-    @property
-    def probe_s(self) -> float:
-        """How long the link may be idle before it must carry a probe; infinite for a belief that needs none."""
+    def probe_gap_s(self, carried: int) -> float:
+        """How long a link that has carried so many uploads and probes may be idle; infinite if it needs no probes."""
         ...
 
     def seen(self, size_bytes: float, duration_s: float, now_s: float) -> None:
@@ -96,8 +100,7 @@ class Assumed:
     bandwidth_bytes_per_s: float
     delay_s: float = 0.0
 
-    @property
-    def probe_s(self) -> float:
+    def probe_gap_s(self, carried: int) -> float:
         """See `Belief`."""
         return math.inf
 
@@ -150,10 +153,9 @@ class LinkEstimator:
         self._ranked = sorted(self._errors)
         self._typical = math.log(self.bandwidth_bytes_per_s)
 
-    @property
-    def probe_s(self) -> float:
+    def probe_gap_s(self, carried: int) -> float:
         """See `Belief`."""
-        return PROBE_S
+        return PROBE_S if self.steady else probe_gap_s(carried)
 
     def seen(self, size_bytes: float, duration_s: float, now_s: float) -> None:
         """See `Belief`. An upload without bytes says nothing."""
@@ -240,6 +242,11 @@ class LinkEstimator:
 def _error(expected_s: float, crossing_s: float) -> float:
     """How much faster than expected an upload was, in logarithms; small differences of durations count for little."""
     return math.log((expected_s + GRAIN_S) / (crossing_s + GRAIN_S))
+
+
+def probe_gap_s(carried: int) -> float:
+    """How long a link that no one vouches for may be idle when it has carried so many uploads and probes, seconds."""
+    return PROBE_S * 2.0 ** min(0, carried - FIRST_PROBES)
 
 
 def probe_bytes(rate: float) -> float:

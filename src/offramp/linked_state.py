@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,15 @@ import numpy as np
 from offramp import equations
 from offramp.edge_queue import EdgeJob
 from offramp.link import Link, TraceLink
-from offramp.link_estimate import NOTHING_PENDING, Assumed, Belief, LinkEstimator, Pending, probe_bytes
+from offramp.link_estimate import (
+    JOINED_S,
+    NOTHING_PENDING,
+    Assumed,
+    Belief,
+    LinkEstimator,
+    Pending,
+    probe_bytes,
+)
 from offramp.observation import Backlog, Observation
 from offramp.options import System
 from offramp.schedule import ScheduledTask
@@ -41,8 +50,9 @@ class Replay:
         length_s = float(self.recording.instants_ms[-1]) / 1000.0
         starts_s = [self.start_s + number * length_s / system.devices for number in range(system.devices)]
         # They have been running since before the stream: a device may be anywhere in the recording.
+        before_s = length_s * math.ceil(JOINED_S / length_s)
         return [
-            TraceLink(self.recording.instants_ms, system.network.link_delay_s, -(start_s % length_s))
+            TraceLink(self.recording.instants_ms, system.network.link_delay_s, -before_s - start_s % length_s)
             for start_s in starts_s
         ]
 
@@ -70,7 +80,8 @@ class Uplink:
     """One device's link, what is believed of it, and the uploads that it has yet to carry.
 
     An upload that, by what the device believes, could only arrive after its deadline is not started; one that has
-    been started is carried to its end. The device hears what the edge believes with each decision.
+    been started is carried to its end. The device hears what the edge believes with each decision. It has joined
+    `JOINED_S` before the stream, and its link has carried probes since.
     """
 
     link: Link
@@ -78,6 +89,7 @@ class Uplink:
     rate: float = field(init=False)
     waiting: deque[Upload] = field(default_factory=deque, init=False)
     _free_s: float = field(default=-np.inf, init=False)
+    _carried: int = field(default=0, init=False)
     _last: tuple[float, float] = field(default=(0.0, 0.0), init=False)
     _flying: deque[tuple[float, float, float]] = field(default_factory=deque, init=False)
 
@@ -103,14 +115,16 @@ class Uplink:
 
     def _probe(self, until_s: float) -> None:
         """While the link is idle until then, let it carry probes."""
-        if self.belief.probe_s == np.inf or until_s == np.inf:
+        if until_s == np.inf:
             return
-        self._free_s = max(self._free_s, 0.0)
-        while self._free_s + self.belief.probe_s <= until_s:
-            self._carry(self._free_s + self.belief.probe_s, probe_bytes(self.rate))
+        idle_s = max(self._free_s, -JOINED_S)
+        while (begin_s := idle_s + self.belief.probe_gap_s(self._carried)) <= until_s:
+            self._carry(begin_s, probe_bytes(self.rate))
+            idle_s = self._free_s
 
     def _carry(self, start_s: float, size_bytes: float) -> float:
         self._free_s = self.link.carry(start_s, size_bytes)
+        self._carried += 1
         self._last = (start_s, size_bytes)
         arrival_s = self._free_s + self.link.delay_s
         self._flying.append((arrival_s, size_bytes, arrival_s - start_s))

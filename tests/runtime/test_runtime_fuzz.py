@@ -14,6 +14,7 @@ from offramp.policies.greedy import EdgeOnly, Myopic
 from offramp.profile import ExitCoefficients
 from offramp.runtime import device_job, edge_job, protocol
 from offramp.runtime.device_core import DeviceCore
+from offramp.runtime.device_probe import Probes
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
@@ -77,7 +78,7 @@ class Device:
     """A device's state machine whose processor and link end what they do when the fuzzer says so."""
 
     def __init__(self, exits: tuple[ExitCoefficients, ...]) -> None:
-        self.core = DeviceCore(OwnSystem(exits, 10.0, 125_000.0), probe=True)
+        self.core = DeviceCore(OwnSystem(exits, 10.0, 125_000.0), probes=Probes(steady=False))
         self.now_s = 0.0
         self.taken = 0
         self.ended: Counter[int] = Counter()

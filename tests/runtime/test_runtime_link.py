@@ -11,7 +11,7 @@ from offramp.cli.arguments import exits_of
 from offramp.experiments.cells import seeded_instance
 from offramp.instance import Instance
 from offramp.link import Link, RateLink, TraceLink
-from offramp.link_estimate import LinkEstimator
+from offramp.link_estimate import FIRST_PROBES, PROBE_S, LinkEstimator
 from offramp.policies.greedy import Myopic
 from offramp.runtime.link_view import LinkView
 from offramp.runtime.outcomes import End
@@ -65,6 +65,32 @@ def test_a_recorded_link_that_is_faster_than_declared_is_found_out() -> None:
     """4 Mbit/s, declared as one: the probes and uploads show it."""
     world, _ = played(TraceLink(np.arange(3, 30_001, 3, dtype=np.int64)))
     assert believed(world) > 2 * DECLARED
+
+
+def probed_by(world: Rehearsal, until_s: float) -> int:
+    """Probes that the first device's link has carried by then."""
+    world.run(until_s)
+    return world.devices[0].core._probes._carried
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_an_edge_that_is_new_to_a_link_is_shown_it_at_once(steady: bool) -> None:
+    link: Link = RateLink(DECLARED) if steady else TraceLink(np.arange(1, 60_001, dtype=np.int64))
+    instance = seeded_instance(Scenario(devices=1, tasks=1), exits_of(None), seed=0)
+    world = Rehearsal(instance.system, Myopic(), links=[link])
+    device = world.devices[0]
+    device.core.expect_tasks(0.0)
+    world.connect(device)
+    begun = probed_by(world, 1.0)
+    assert (begun <= 3) if steady else (begun >= FIRST_PROBES)
+    later = probed_by(world, 4.0) - begun
+    assert later <= 3.0 / PROBE_S
+    world.disconnect(device)
+    device.core.expect_tasks(4.0)
+    world.connect(device, epoch=2)
+    assert device.core._probes._carried == 0
+    again = probed_by(world, 5.0)
+    assert (again <= 3) if steady else (again >= FIRST_PROBES)
 
 
 @given(st.lists(st.sampled_from("ba"), max_size=60))

@@ -14,7 +14,7 @@ from offramp.instance import draw_instance
 from offramp.link import TraceLink
 from offramp.linked_state import Replay
 from offramp.policies.chance import Random
-from offramp.policies.greedy import Myopic
+from offramp.policies.greedy import EdgeOnly, Myopic
 from offramp.profile import ExitCoefficients
 from offramp.runtime.course import Followed, Resampled, course_of
 from offramp.runtime.demo import DemoRun
@@ -62,10 +62,10 @@ def test_a_run_over_recorded_links_is_rehearsed_over_them(
     mean = links.recording.bandwidth_bytes_per_s
     scenario = Scenario(tasks=60, devices=2, k=6.0, bandwidth_bytes_per_s=mean)
     instance = draw_instance(scenario, four_exits, np.random.default_rng(4))
-    records = rehearse(instance, Myopic(), links=links.links(instance.system))
+    records = rehearse(instance, EdgeOnly(), links=links.links(instance.system))
     summary = summarise(records, [exit.accuracy for exit in four_exits])
     path = tmp_path / "run.json"
-    path.write_text(json.dumps(DemoRun(instance, records, summary, "myopic", 0, links=links).to_dict()))
+    path.write_text(json.dumps(DemoRun(instance, records, summary, "edge-only", 0, links=links).to_dict()))
     report = replay(load_run(path))
     assert report["declared"]["finish_error"]["p95"] == pytest.approx(0.0, abs=1e-6)
     assert report["same_decisions_on_time_share"] == report["on_time_share"]

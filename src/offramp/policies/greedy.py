@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
+import numpy as np
+
 from offramp import equations
 from offramp.equations import BoolArray
 from offramp.observation import Observation
@@ -11,8 +13,8 @@ from offramp.options import OptionTable
 from offramp.policies.base import Context, choose
 from offramp.task import Decision
 
-SURE = 0.8
-"""A chance below which `myopic` prefers what is surer, where there is something."""
+RISK = 0.1
+"""Share of the most gain to be expected that `myopic` gives up for the gain itself, or for an earlier finish."""
 
 
 class Greedy:
@@ -43,13 +45,16 @@ class Myopic:
     def decide(self, observation: Observation) -> Decision:
         """Best gain whose predicted finish meets the deadline; among equals the first to finish.
 
-        Over links that are estimated, only among those that are likely enough to be in time, if there are any.
+        Over links that are estimated, only among those whose gain, weighed by the chance to get it, is near the most.
         """
+        options = observation.options
         finish_s = observation.timeline().finish_s
-        allowed = observation.feasible(finish_s) & self.permitted(observation.options)
-        if observation.chance is not None and (surer := allowed & (observation.chance >= SURE)).any():
-            allowed = surer
-        return choose(observation.options, allowed, finish_s)
+        allowed = observation.feasible(finish_s) & self.permitted(options)
+        if observation.chance is not None:
+            weighed = np.where(allowed, options.gain * observation.chance, -np.inf)
+            most = weighed.max()
+            allowed &= weighed >= most - RISK * abs(most)
+        return choose(options, allowed, finish_s)
 
     def permitted(self, options: OptionTable) -> BoolArray:
         """The rows that it considers."""

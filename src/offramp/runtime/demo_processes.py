@@ -12,6 +12,7 @@ from pathlib import Path
 
 from offramp.errors import OfframpError
 from offramp.instance import Instance
+from offramp.link_estimate import JOINED_S
 from offramp.linked_state import Replay
 from offramp.runtime.device_main import FROM_SUPERVISOR
 from offramp.runtime.outcomes import End, Instants, TaskRecord
@@ -115,7 +116,8 @@ class Supervisor:
         self._progress("making the policy", 0, None)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._policy_made(edge, len(devices)), POLICY_S)
-        start_s = time.monotonic() + LEAD_S
+        lead_s = LEAD_S if self._settings.links is None else JOINED_S
+        start_s = time.monotonic() + lead_s
         for device, order in zip(devices, self._starts(start_s), strict=True):
             device.order(order)
         self._progress("running", 0, None)
@@ -123,7 +125,7 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(
                 asyncio.gather(*(self._collect(number, device) for number, device in enumerate(devices))),
-                LEAD_S + last_s + OVERTIME_S,
+                lead_s + last_s + OVERTIME_S,
             )
 
     def _starts(self, start_s: float) -> list[dict[str, float]]:

@@ -20,6 +20,7 @@ from offramp.options import Gain
 from offramp.runtime import device_job
 from offramp.runtime.device_connection import Connection, Endpoint, Listener
 from offramp.runtime.device_core import DeviceCore
+from offramp.runtime.device_probe import Probes
 from offramp.runtime.journal import Journal, JournalFullError
 from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import TaskRecord
@@ -79,7 +80,7 @@ class DeviceAgent:
         margin: Margin | None = None,
     ) -> None:
         self.failure: JournalFullError | None = None
-        self.core = DeviceCore(own, probe=True, margin=margin)
+        self.core = DeviceCore(own, probes=Probes(steady=link.steady), margin=margin)
         self._identity = identity
         self._executor = executor
         self._processor = processor
@@ -117,6 +118,8 @@ class DeviceAgent:
         tasks are taken on, those in flight are finished.
         """
         self._origin_s = start_s
+        self.core.expect_tasks(self._clock())
+        self._act()
         for sequence, planned in enumerate(plan):
             inputs = self._samples.take(planned.rows)  # a camera has its picture ready when it says so
             await self._until(start_s + planned.arrival_s)

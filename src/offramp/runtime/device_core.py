@@ -42,15 +42,20 @@ LAST_CALL_S = 3.0
 class DeviceCore:
     """All tasks of one device. Every method takes the present instant and leaves actions in `take`.
 
-    Without `fallback` it never decides alone, as the timing model `network` has it. With `probe` it sends a few bytes
+    Without `fallback` it never decides alone, as the timing model `network` has it. With `probes` it sends a few bytes
     over a link that has long carried nothing while there are tasks, so that the edge knows how the link is.
     """
 
     def __init__(
-        self, own: OwnSystem, *, fallback: bool = True, probe: bool = False, margin: Margin | None = None
+        self,
+        own: OwnSystem,
+        *,
+        fallback: bool = True,
+        probes: Probes | None = None,
+        margin: Margin | None = None,
     ) -> None:
         self._fallback = Fallback() if fallback else None
-        self._probes = Probes(wanted=probe)
+        self._probes = probes or Probes(steady=True, wanted=False)
         self.ledger = Ledger()
         self._own = own
         self._margin = margin or Margin()
@@ -75,10 +80,14 @@ class DeviceCore:
         """Inputs of a task that is in flight."""
         return self._work.jobs[sequence].task.size
 
+    def expect_tasks(self, now_s: float) -> None:
+        """Tasks will come soon: let the edge learn how the link is."""
+        self._probes.expect_tasks(now_s)
+
     def submit(self, sequence: int, task: Task, now_s: float) -> None:
         """Take a task on."""
         self.ledger.accept(sequence)
-        self._probes.task(now_s)
+        self._probes.expect_tasks(now_s)
         ready = self._ready(task, now_s)
         job = Job(sequence, task, self._own.options(task.size) if ready is None else ready.options)
         self._work.jobs[sequence] = job
@@ -207,6 +216,7 @@ class DeviceCore:
         """A session is open, or the edge gives signs of life again."""
         if not self.edge.connected:
             self._work.edge = EdgeView(connected=True)
+            self._probes.connected()
         self.edge.trusted = True
 
     def edge_silent(self, now_s: float) -> None:

@@ -18,12 +18,14 @@ import numpy as np
 
 from offramp.instance import Instance
 from offramp.link import Link, RateLink
+from offramp.link_estimate import JOINED_S
 from offramp.model.tensors import TensorSpec
 from offramp.options import System
 from offramp.policies import Policy
 from offramp.policies.greedy import Myopic
 from offramp.runtime import device_job, edge_job
 from offramp.runtime.device_core import DeviceCore
+from offramp.runtime.device_probe import Probes
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_sessions import Limits
 from offramp.runtime.forecast import Forecast
@@ -130,7 +132,8 @@ class Rehearsal:
         own = OwnSystem(self._believed.exits, slowdown, bandwidth, self._believed.network.link_delay_s)
         own.use_gain(self.system.gain)
         link = RateLink(bandwidth, self.network.link_delay_s) if self._links is None else self._links[number]
-        return Device(number, DeviceCore(own, fallback=fallback, probe=self._links is not None), link)
+        probes = None if self._links is None else Probes(steady=link.steady)
+        return Device(number, DeviceCore(own, fallback=fallback, probes=probes), link)
 
     def at(self, instant_s: float, do: Callable[[], None], rank: int = 1) -> None:
         """Do something at an instant; of one instant's events, lower ranks come first."""
@@ -340,7 +343,10 @@ def rehearse(
 ) -> tuple[TaskRecord, ...]:
     """What becomes of an instance's tasks if nothing goes wrong: `records[n]` is of task n; instants of the stream."""
     rehearsal = Rehearsal(instance.system, policy, spread=spread, believed=believed, links=links)
+    if links is not None:
+        rehearsal.now_s = -JOINED_S
     for device in rehearsal.devices:
+        device.core.expect_tasks(rehearsal.now_s)
         device.kinds = kinds_of(task for task in instance.tasks if task.device == device.number)
         rehearsal.connect(device)
     rehearsal.play(instance)
