@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offramp.edge_queue import Batching, EdgeJob
+from offramp.edge_queue import WORTH, Batching, EdgeJob
 from offramp.equations import TIME_TOLERANCE_S
 from offramp.instance import Instance, parse_instance
 from offramp.observation import TIMINGS, Observation, Timing
@@ -147,6 +147,9 @@ def network_by_events(instance: Instance, decisions: list[Decision]) -> list[flo
             if not same or not met(number, now_s + row(number)[2]):
                 continue
             if len(batch) == network.max_batch:
+                break
+            saves_s = together(batch) + row(number)[2] - together([*batch, number])
+            if saves_s < WORTH * row(number)[2]:
                 break
             before, after = (ends_of(each, line, busy, now_s) for each in (batch, [*batch, number]))
             if not met(number, after[number]) or after[number] > before[number]:
@@ -320,6 +323,20 @@ def test_joining_makes_no_task_late(
     after = met_one_by_one(batch, takes_s, line, busy)
     assert before <= after
     assert {job.order for job in batch[1:]} <= after
+    for joined in range(1, len(batch)):
+        saves_s = duration(batch[:joined]) + batch[joined].tail_s - duration(batch[: joined + 1])
+        assert saves_s >= WORTH * batch[joined].tail_s - 1e-12
+
+
+@pytest.mark.parametrize(("size", "together"), [(1, 3), (8, 3), (17, 3), (19, 1), (50, 1)])
+def test_what_saves_little_is_not_run_together(size: int, together: int) -> None:
+    """Each task has 2 ms beside its inputs: a tenth of it all up to eighteen of 1 ms."""
+    line = [waiting_job(order, 1, 0, 10.0, size) for order in range(3)]
+    batch, takes_s = Batching(8, 0.0, lambda jobs: 0.002 + 0.001 * sum(job.size for job in jobs)).begin(
+        line, 0.0, []
+    )
+    assert len(batch) == together
+    assert takes_s == pytest.approx(0.002 + 0.001 * size * together)
 
 
 def test_batches_save_what_layers_cost_beside_their_inputs() -> None:

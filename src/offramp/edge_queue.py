@@ -17,6 +17,9 @@ from offramp.equations import FloatArray
 from offramp.task import Decision
 
 _NEVER = float("-inf")
+WORTH = 0.1
+"""What a task must save by joining a batch, as a share of its own time: less is lost again in putting tensors together
+and taking logits apart, which no profile knows."""
 
 
 @dataclass(order=True, slots=True)
@@ -65,8 +68,9 @@ class Batching:
         """What a worker that is free at `start_s` runs, and for how long: the line's first, and what may join it.
 
         `line` is all that has arrived, in order, `others_free_s` when the other workers are free. Of those that wait
-        for the same block and can be on time, one after the other joins as long as it is on time with the batch, is
-        there no later than in its turn if all were served one by one, and no task in the line is late because of it.
+        for the same block and can be on time, one after the other joins as long as that saves `WORTH` of its time, it
+        is on time with the batch, is there no later than in its turn if all were served one by one, and no task in
+        the line is late because of it.
         """
         batch, takes_s, rest = [line[0]], line[0].tail_s, list(line[1:])
         if self.most == 1 or not rest:
@@ -76,6 +80,8 @@ class Batching:
         for job in islice(alike, self.most - 1):
             wider = [*batch, job]
             wider_s = self.duration(wider)
+            if wider_s > takes_s + (1.0 - WORTH) * job.tail_s:
+                break
             end_s, wider_end_s = start_s + takes_s, start_s + wider_s
             free_s = [max(start_s, instant_s) for instant_s in others_free_s]
             # Mostly it fails by the batch itself, which is seen without the rest of the line.

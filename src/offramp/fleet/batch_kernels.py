@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from offramp import equations
+from offramp.edge_queue import WORTH
 from offramp.equations import BoolArray, FloatArray, IntArray
 from offramp.fleet.world import Standing, World
 from offramp.policies.planning.shared_kernels import offloaded_finish, on_time
@@ -106,6 +107,9 @@ def begin(
             _ends(standing, line, batch, takes_s, start_s, others_free_s, before_s)
         batch[at] = True
         wider_s = _together(world, standing, line, batch)
+        if wider_s > takes_s + (1.0 - WORTH) * tail_s:
+            batch[at] = False
+            break
         _ends(standing, line, batch, wider_s, start_s, others_free_s, after_s)
         if not _good(world, standing, line, at, before_s, after_s, start_s + takes_s):
             batch[at] = False
