@@ -124,6 +124,18 @@ def test_what_is_expected_is_there_before_the_first_run(model_files: dict[str, P
     assert tails.hot == (2, 0)
 
 
+def test_what_is_no_task_makes_no_tail_hot(model_files: dict[str, Path]) -> None:
+    model = load_model(model_files["residual"])
+    tails = hot_tails(model)
+    tensors = crossing(model, 2, 0)
+    logits = [tails.run_uncounted(2, 0, tensors) for _ in range(2 * RECENT)]
+    tails.settle()
+    assert tails.hot is None
+    heat(tails, 2, 0, tensors)
+    assert tails.hot == (2, 0)
+    np.testing.assert_allclose(tails.run_uncounted(2, 0, tensors), logits[0], rtol=1e-4, atol=1e-4)
+
+
 def products(path: Path, side: int) -> BranchyModel:
     """Five products of `side` by `side` weights, none of which sessions can share."""
     net = Network()

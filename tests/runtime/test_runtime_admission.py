@@ -17,6 +17,7 @@ from offramp.runtime.protocol import (
     Declined,
     Hello,
     Ping,
+    Pong,
     Refusal,
     Refused,
     Upload,
@@ -183,6 +184,18 @@ def test_a_silent_device_makes_room(bench: Bench) -> None:
     bench.edge.take()
     assert bench.upload(verdict) == []
     assert bench.edge.idle
+
+
+def test_a_ping_is_answered_on_the_stream_on_which_it_comes(bench: Bench) -> None:
+    bench.edge.take()
+    bench.edge.control(bench.token, Ping(1), bench.now_s)
+    bench.edge.ping(bench.token, Ping(2), bench.now_s)
+    bench.edge.ping(b"nobody knows it!", Ping(3), bench.now_s)
+    assert bench.edge.take() == [Say(bench.token, Pong(1)), Reply(bench.token, Pong(2))]
+    bench.now_s += 1.0
+    bench.edge.ping(bench.token, Ping(4), bench.now_s)
+    bench.edge.tick(bench.now_s + 1.5)
+    assert bench.edge.devices == 1
 
 
 def test_too_large_a_task_is_turned_away(four_exits: tuple[ExitCoefficients, ...]) -> None:

@@ -291,6 +291,10 @@ class Edge:
                 begun = protocol.decode_from_uploader(protocol.encode(event))
                 assert isinstance(begun, protocol.Begun)
                 core.begun(token, begun, self.now_s)
+            case protocol.Ping() if event.number % 2:
+                ping = protocol.decode_from_uploader(protocol.encode(event))
+                assert ping == event
+                core.ping(token, event, self.now_s)
             case protocol.Message() if token in self.open or isinstance(event, protocol.Hello):
                 self.say(token, protocol.decode_from_device(protocol.encode(event)))
         self.act()

@@ -308,6 +308,22 @@ def test_an_oversize_frame_is_refused_and_the_edge_stays(tmp_path: Path) -> None
         assert edge.process.poll() is None
 
 
+def test_the_stream_of_tensors_has_signs_of_life_of_its_own(tmp_path: Path) -> None:
+    with an_edge() as (_, address), grpc.insecure_channel(address) as channel:
+        control, tensors = Outbox(), Outbox()
+        call = channel.stream_stream("/offramp.Edge/Control")(control)
+        control.put(hello("alive"))
+        welcome = decode_to_device(next(call))
+        assert isinstance(welcome, Welcome)
+        answers = channel.stream_stream("/offramp.Edge/Tensors")(tensors, timeout=30)
+        tensors.put(Attach(welcome.session))
+        for number in range(3):
+            tensors.put(Ping(number))
+            assert decode_to_uploader(next(answers)) == Pong(number)
+        tensors.close()
+        control.close()
+
+
 def test_a_compressed_bomb_is_no_message(tmp_path: Path) -> None:
     with an_edge() as (edge, address):
         options = [("grpc.max_send_message_length", -1)]

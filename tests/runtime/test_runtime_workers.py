@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from offramp.model.bundle import load_bundle
 from offramp.model.codecs import find_codec
 from offramp.model.executor import ChainExecutor
 from offramp.model.inputs import random_inputs
-from offramp.runtime.edge_workers import Workers
-from offramp.runtime.processor import Coded, Crossed, Processor
+from offramp.runtime.edge_job import Batch, Run, Work
+from offramp.runtime.edge_workers import AT_HAND_S, LONGEST_BLANK_S, Computing, Workers
+from offramp.runtime.processor import Answered, Coded, Crossed, Processor
+from offramp.task import Decision
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,55 @@ def test_tasks_that_run_together_get_their_own_answers(
             continue
         assert logits is not None
         np.testing.assert_allclose(logits, executor.run_tail(exit, cut, tensors), rtol=1e-4, atol=1e-4)
+
+
+class Noting(Processor):
+    """A processor of a clock's seconds, which notes what it runs for nothing."""
+
+    def __init__(self, executor: ChainExecutor, took_s: float) -> None:
+        super().__init__(executor)
+        self.took_s = took_s
+        self.blanks: list[tuple[int, int]] = []
+
+    def run_tails(self, exit: int, cut: int, given: Sequence[Crossed]) -> Answered:
+        return super().run_tails(exit, cut, given)._replace(took_s=self.took_s)
+
+    def run_blank(self, exit: int, cut: int) -> None:
+        super().run_blank(exit, cut)
+        self.blanks.append((exit, cut))
+
+
+@pytest.mark.parametrize(
+    ("devices", "took_s", "blanks"), [(1, 0.001, 2), (1, 5 * LONGEST_BLANK_S, 0), (2, 0.0001, 0)]
+)
+def test_a_lone_device_that_is_due_finds_its_tail_at_hand(
+    executor: ChainExecutor, devices: int, took_s: float, blanks: int
+) -> None:
+    """What its last task had, if one input of it takes no time to speak of, and it has rested for a while."""
+    now_s, processor = [5.0], Noting(executor, took_s)
+    ran: list[Answered | None] = []
+    computing = Computing(
+        processor, 1, 1, lambda: devices, lambda batch, made: ran.append(made), lambda: now_s[0]
+    )
+    computing.keep_at_hand()
+    assert processor.blanks == []
+    inputs = random_inputs(executor.boundary(2, 0), 4, np.random.default_rng(0))
+    work = Work(b"", 0, Decision(2, 0), 4, took_s, 0.0, 1.0, inputs, unasked_s=1.0)
+
+    async def compute() -> None:
+        computing.begin(Run(Batch((work,), 5.0, 0.0001), [inputs]))
+        while not ran:
+            await asyncio.sleep(0)
+
+    asyncio.run(compute())
+    computing.keep_at_hand()
+    assert processor.blanks == []
+    for _ in range(2):
+        now_s[0] += 1.1 * AT_HAND_S
+        computing.keep_at_hand()
+        computing.keep_at_hand()
+    assert processor.blanks == [(2, 0)] * blanks
+    computing.stop()
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["to the end", "told to stop"])

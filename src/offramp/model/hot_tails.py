@@ -92,8 +92,12 @@ class HotTails:
 
     def run_tail(self, exit_number: int, cut: int, tensors: Mapping[str, Array]) -> Array:
         """See `ChainExecutor`."""
+        self._note((exit_number, cut))
+        return self.run_uncounted(exit_number, cut, tensors)
+
+    def run_uncounted(self, exit_number: int, cut: int, tensors: Mapping[str, Array]) -> Array:
+        """The same for what is no task, and makes no tail hot."""
         tail = exit_number, cut
-        self._note(tail)
         fused = self._fused
         if fused is None or fused.tail != tail:
             return self._chain.run_tail(exit_number, cut, tensors)

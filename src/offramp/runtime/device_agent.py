@@ -36,12 +36,13 @@ from offramp.runtime.protocol import (
     Pong,
     Reconsider,
     Refused,
+    Result,
     Standing,
     ToDevice,
-    ToUploader,
     Upload,
     Verdict,
     Welcome,
+    encode,
 )
 from offramp.runtime.punctual import Expectation, Wake
 from offramp.runtime.uplink import Uplink
@@ -102,7 +103,7 @@ class DeviceAgent:
         self._changed = asyncio.Event()
         self._check: asyncio.TimerHandle | None = None
         self._answers = Expectation()
-        self._wake = Wake(lambda: self._connection.say(Ping(0)))
+        self._wake = Wake(lambda: self._connection.send_frame(encode(Ping(0))))
         listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
         self._connection = Connection(endpoint, self._hello, listener, clock)
         self._uplink = Uplink(link, clock, self._connection.send_frame, endpoint.max_frame_bytes // 2)
@@ -235,7 +236,7 @@ class DeviceAgent:
             case Welcome() | Refused() | Pong():
                 raise ProtocolError("out of turn")
 
-    def _answered(self, message: ToUploader) -> None:
+    def _answered(self, message: Result) -> None:
         now_s = self._clock()
         if isinstance(message, Answer):
             self._answers.came(now_s)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from offramp.errors import OfframpError
 from offramp.runtime.device_session import Handlers, Session, SessionEndedError, SessionRefusedError
-from offramp.runtime.protocol import Hello, Message, ToDevice, ToUploader, Welcome
+from offramp.runtime.protocol import Hello, Message, Result, ToDevice, Welcome
 
 if TYPE_CHECKING:
     from offramp.runtime.certificates import Identity as Credentials
@@ -41,7 +41,7 @@ class Listener:
     opened: Callable[[Welcome], None]
     lost: Callable[[], None]
     control: Callable[[ToDevice], None]
-    tensors: Callable[[ToUploader], None]
+    tensors: Callable[[Result], None]
     silent: Callable[[bool], None]
 
 

@@ -17,8 +17,8 @@ from offramp.runtime.protocol import (
     Ping,
     Pong,
     Refused,
+    Result,
     ToDevice,
-    ToUploader,
     Welcome,
     decode_to_device,
     decode_to_uploader,
@@ -60,7 +60,7 @@ class Handlers:
 
     opened: Callable[[Welcome], None]
     control: Callable[[ToDevice], None]
-    tensors: Callable[[ToUploader], None]
+    tensors: Callable[[Result], None]
     silent: Callable[[bool], None]
 
 
@@ -173,7 +173,9 @@ class Session:
     async def _read_tensors(self, call: Any) -> None:
         while isinstance(frame := await call.read(), bytes):
             self._alive()
-            self._handlers.tensors(decode_to_uploader(frame))
+            message = decode_to_uploader(frame)
+            if not isinstance(message, Pong):
+                self._handlers.tensors(message)
 
     def _alive(self) -> None:
         self._heard_s = self._clock()

@@ -12,7 +12,7 @@ from offramp.policies import Policy
 from offramp.runtime.client_protocol import Offer
 from offramp.runtime.edge_deciding import Deciding
 from offramp.runtime.edge_intake import Boundary, Intake, codec_of, why_not_expected
-from offramp.runtime.edge_job import Action, Batch, Counts, Foresee, Hang, Say, Work
+from offramp.runtime.edge_job import Action, Batch, Counts, Foresee, Hang, Reply, Say, Work
 from offramp.runtime.edge_queue import WorkQueue
 from offramp.runtime.edge_sessions import Limits, Session, Sessions
 from offramp.runtime.forecast import Forecast, RunningSpeed
@@ -156,6 +156,13 @@ class EdgeCore:
             return None
         link = session.peer.link
         return link.free_s(now_s) + link.belief.delay_s
+
+    def ping(self, token: bytes, ping: Ping, now_s: float) -> None:
+        """A sign of life is asked for on the stream of tensors, the way that a task is going to take."""
+        session = self._sessions.get(token)
+        if session is not None:
+            self._sessions.heard(session, now_s)
+            self._actions.append(Reply(token, Pong(ping.number)))
 
     def probe(self, token: bytes, now_s: float) -> None:
         """A probe has come."""

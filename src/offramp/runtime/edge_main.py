@@ -149,7 +149,11 @@ def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | No
         limits=Limits(max_size=settings.max_size),
     )
     hot = HotTails(executor, pool)
-    processor = Processor(hot, expect=hot.expect) if tails is None else tails(bundle.model)
+    processor = (
+        Processor(hot, expect=hot.expect, run_uncounted=hot.run_uncounted)
+        if tails is None
+        else tails(bundle.model)
+    )
     with asyncio.Runner(loop_factory=PunctualLoop) as runner:
         runner.run(_serve(settings, core, processor, cap_of(bundle, settings.max_size), scenario))
 

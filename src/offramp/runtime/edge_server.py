@@ -28,6 +28,7 @@ from offramp.runtime.protocol import (
     Declined,
     Hello,
     Message,
+    Ping,
     Probe,
     Refusal,
     Refused,
@@ -231,6 +232,12 @@ class EdgeServer:
     async def _read_tensors(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
             message = decode_from_uploader(frame)
+            if isinstance(message, Ping):
+                self._core.ping(token, message, self._clock())
+                self._act()
+                if self._core.idle:
+                    self._computing.keep_at_hand()
+                continue
             self._uploads.came(self._clock())
             if isinstance(message, Attach):
                 raise ProtocolError("attached already")

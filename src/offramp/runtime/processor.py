@@ -115,7 +115,7 @@ class Processor:
     """Runs parts of exits, each `stretch` >= 1 times as long as it keeps this thread's processor busy.
 
     Only processor time is stretched: what another process takes from us is not multiplied. `expect` is told of tails
-    that are going to be run.
+    that are going to be run, and `run_uncounted` runs one that is no task's; the executor does if it is not given.
     """
 
     def __init__(
@@ -123,10 +123,13 @@ class Processor:
         executor: Executor,
         stretch: float = 1.0,
         expect: Callable[[int, int], None] = lambda exit, cut: None,
+        run_uncounted: Callable[[int, int, Mapping[str, Array]], Array] | None = None,
     ) -> None:
         self._executor = executor
         self._expect = expect
         self._stretch = stretch
+        self._run_uncounted = run_uncounted or executor.run_tail
+        self._blank: tuple[int, int, dict[str, Array]] | None = None
         self._stopped = threading.Event()
 
     def run(self, exit: int, start: int, stop: int, given: Crossed, codec: str = UNCODED) -> Computed:
@@ -174,6 +177,13 @@ class Processor:
     def expect(self, exit: int, cut: int) -> None:
         """See `Tails`."""
         self._expect(exit, cut)
+
+    def run_blank(self, exit: int, cut: int) -> None:
+        """Run the layers behind a cut on one input that is nobody's."""
+        if self._blank is None or self._blank[:2] != (exit, cut):
+            specs = self._executor.boundary(exit, cut)
+            self._blank = exit, cut, random_inputs(specs, 1, np.random.default_rng(0))
+        self._run_uncounted(*self._blank)
 
     def _decoded(self, exit: int, cut: int, coded: Coded) -> dict[str, Array]:
         try:

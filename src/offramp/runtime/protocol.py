@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from offramp.errors import OfframpError
 from offramp.runtime.wire import ProtocolError, WireTensor
 
-VERSION = 4
+VERSION = 5
 MAX_TENSORS = 16
 MAX_CODECS = 64
 MAX_KINDS = 64
@@ -129,7 +129,7 @@ class Sending(Message, frozen=True):
 
 
 class Ping(Message, frozen=True):
-    """Asks for a sign of life."""
+    """Asks for a sign of life on the stream on which it comes."""
 
     number: Number
 
@@ -278,8 +278,9 @@ class Declined(Message, frozen=True):
 
 FromDevice = Hello | Announce | Withdraw | Sending | Ping | Bye
 ToDevice = Welcome | Refused | Verdict | Standing | Reconsider | Pong | Closing
-FromUploader = Attach | Upload | CodedUpload | Begun | Probe
-ToUploader = Answer | Declined
+FromUploader = Attach | Upload | CodedUpload | Begun | Probe | Ping
+Result = Answer | Declined
+ToUploader = Result | Pong
 
 _Kind = TypeVar("_Kind")
 _encoder = msgspec.msgpack.Encoder()

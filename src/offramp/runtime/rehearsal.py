@@ -38,6 +38,7 @@ from offramp.runtime.protocol import (
     Begun,
     Closing,
     CodedUpload,
+    Declined,
     Hello,
     Ping,
     Reconsider,
@@ -247,7 +248,7 @@ class Rehearsal:
             reply = decode_to_uploader(frame)
             if isinstance(reply, Answer):
                 device.core.answer(reply, self.now_s)
-            else:
+            elif isinstance(reply, Declined):
                 device.core.declined(reply, self.now_s)
             return
         match message:
