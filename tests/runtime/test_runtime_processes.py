@@ -201,6 +201,19 @@ def test_the_devices_of_a_demo_replay_a_recorded_link_and_so_does_its_replay(tmp
     assert max(simulated_s for _, simulated_s in both) > 0.7
 
 
+def test_a_recorded_link_is_tried_before_anything_is_uploaded_over_it(tmp_path: Path) -> None:
+    """With the caution that a new link is met with nothing would ever be: the probes of real devices must do it."""
+    trace, out = tmp_path / "uplink.up", tmp_path / "out"
+    trace.write_text("".join(f"{instant}\n" for instant in range(1, 2001)))
+    arguments = ["demo", "--tasks", "30", "--devices", "1", "--p", "0.2", "--policy", "myopic"]
+    with running(*arguments, "--link-trace", str(trace), "--json", "-o", str(out)) as demo:
+        status, _, err = demo.finish()
+    assert status == 0, err
+    uploads = [record for record in load_run(out / "run.json").records if record.sent_s is not None]
+    assert len(uploads) >= 15
+    assert min(record.sequence for record in uploads) < 5
+
+
 @pytest.mark.parametrize("content", ["", "5\n3\n", "fast\n", "0\n"])
 def test_a_demo_over_what_is_no_recording_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "bad.up").write_text(content)

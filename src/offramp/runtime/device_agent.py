@@ -354,7 +354,7 @@ class DeviceAgent:
             self._check.cancel()
             self._check = None
         due_s = self.core.next_check_s()
-        if math.isfinite(due_s):
+        if due_s < math.inf:
             delay_s = max(0.0, due_s - self._clock())
             self._check = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
