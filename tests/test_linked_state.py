@@ -180,3 +180,34 @@ def test_myopic_runs_no_great_risk_where_it_need_not(instance: Instance, seed: i
     near = fits & (expected >= (1.0 - RISK) * expected[fits].max())
     assert near[row]
     assert seen.options.gain[row] == seen.options.gain[near].max()
+
+
+@pytest.mark.parametrize("name", ["myopic", "planner", "lookahead", "ddqn"])
+def test_what_has_no_chance_is_left_to_the_device(name: str) -> None:
+    """The same tasks on a fast link: with a chance of one most are uploaded, with none those that fit are local."""
+    from offramp.cli.arguments import exits_of
+    from offramp.experiments.cells import seeded_instance
+    from offramp.scenario import Scenario
+
+    scenario = Scenario(tasks=40, bandwidth_bytes_per_s=2e6)
+    instance = seeded_instance(scenario, exits_of(None), seed=1)
+    uploads = []
+    for certain in (1.0, 0.0):
+        policy = make_policy(
+            name, Context(instance.system, "network", scenario, np.random.default_rng(0), adapt=False)
+        )
+        uploads.append(0)
+        for task in instance.tasks:
+            seen = NetworkState(instance.system).observe(task)
+            local = seen.options.local
+            seen = dataclasses.replace(seen, chance=np.where(local, 1.0, certain))
+            np.testing.assert_array_equal(
+                seen.expected_gain, np.where(local, 1.0, certain) * seen.options.gain
+            )
+            fits = seen.feasible(seen.timeline().finish_s) & local & (seen.options.gain > 0)
+            decision = policy.decide(seen)
+            assert decision.exit > 0
+            uploaded = not local[seen.options.row_of(decision)]
+            uploads[-1] += uploaded
+            assert certain or not uploaded or not fits.any()
+    assert uploads[0] > 20 > uploads[1]

@@ -77,6 +77,12 @@ class Observation:
         chance = belief.chance(slack)
         return self if chance is None else replace(self, chance=np.where(options.local, 1.0, chance))
 
+    @property
+    def expected_gain(self) -> FloatArray:
+        """Each option's gain times its `chance`: what it earns on average, if nothing but its upload can fail."""
+        gain = self.options.gain
+        return gain if self.chance is None else gain * self.chance
+
     def timeline(self) -> Timeline:
         """Predicted instants of every option, arrays as long as the option table; worked out once."""
         timeline: Timeline = self._known.get("timeline") or self._timeline()

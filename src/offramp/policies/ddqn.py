@@ -104,7 +104,7 @@ class Ddqn:
             timeline.send_s,
             release_s,
             timeline.finish_s,
-            options.gain,
+            observation.expected_gain,
         )
         if row == self._kernels.BAD_STATE:
             raise OfframpError("backlog", "NaN", "must be instants in seconds", "correct the state")

@@ -51,7 +51,7 @@ class Myopic:
         finish_s = observation.timeline().finish_s
         allowed = observation.feasible(finish_s) & self.permitted(options)
         if observation.chance is not None:
-            weighed = np.where(allowed, options.gain * observation.chance, -np.inf)
+            weighed = np.where(allowed, observation.expected_gain, -np.inf)
             most = weighed.max()
             allowed &= weighed >= most - RISK * abs(most)
         return choose(options, allowed, finish_s)

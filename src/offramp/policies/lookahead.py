@@ -79,7 +79,7 @@ class Lookahead:
         self._clock = clock
 
     def decide(self, observation: Observation) -> Decision:
-        """Best gain plus mean gain of the futures among what meets the deadline and dropping."""
+        """Best expected gain plus mean gain of the futures among what meets the deadline and dropping."""
         began_s = self._clock() if self._clock is not None else 0.0
         self._watch.add(observation.task)
         news = self._watch.news()
@@ -101,7 +101,7 @@ class Lookahead:
             played += step
             if self._clock is not None and self._clock() - began_s >= LIVE_LIMIT_S:
                 break
-        gain = np.append(0.0, options.gain[rows])
+        gain = np.append(0.0, observation.expected_gain[rows])
         value = gain + total / played
         best = int(np.argmax(value))
         if value[best] - value[gain == gain.max()].max() < MARGIN:

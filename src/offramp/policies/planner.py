@@ -97,8 +97,7 @@ class Planner:
             found = found._replace(options=take(observation.options, found.rows))
         if observation.chance is not None:
             # What may not arrive in time earns as much less on average; a plan is about averages.
-            weighed = found.options.gain * observation.chance[found.rows]
-            found = found._replace(options=found.options._replace(gain=weighed))
+            found = found._replace(options=found.options._replace(gain=observation.expected_gain[found.rows]))
         row = self._best_row(observation, plan, found)
         return found.decisions[row] if row >= 0 else DROP
 
