@@ -27,7 +27,7 @@ from offramp.scenario import Scenario
 from offramp.validation import write_atomically
 
 FIXED_KBIT = (62.5, 125, 250, 500, 1000, 2000, 4000, 8000)
-POLICIES = ("planner", "ddqn", "myopic")
+POLICIES = ("planner", "myopic")
 RATES = (0.1, 0.3)
 RESULT = Path(__file__).parent / "results" / "link-adaptation.json"
 
