@@ -91,11 +91,14 @@ class Noting(Processor):
         super().__init__(executor)
         self.took_s = took_s
         self.blanks: list[tuple[int, int]] = []
+        self.refuses = False
 
     def run_tails(self, exit: int, cut: int, given: Sequence[Crossed]) -> Answered:
         return super().run_tails(exit, cut, given)._replace(took_s=self.took_s)
 
     def run_blank(self, exit: int, cut: int) -> None:
+        if self.refuses:
+            raise RuntimeError("indices out of range")
         super().run_blank(exit, cut)
         self.blanks.append((exit, cut))
 
@@ -130,6 +133,10 @@ def test_a_lone_device_that_is_due_finds_its_tail_at_hand(
         computing.keep_at_hand()
         computing.keep_at_hand()
     assert processor.blanks == [(2, 0)] * blanks
+    now_s[0] += 1.1 * AT_HAND_S
+    processor.refuses = True
+    computing.keep_at_hand()
+    assert len(processor.blanks) == blanks
     computing.stop()
 
 
