@@ -155,7 +155,7 @@ class LinkEstimator:
 
     def probe_gap_s(self, carried: int) -> float:
         """See `Belief`."""
-        return PROBE_S if self.steady else probe_gap_s(carried)
+        return probe_gap_s(carried, steady=self.steady)
 
     def seen(self, size_bytes: float, duration_s: float, now_s: float) -> None:
         """See `Belief`. An upload without bytes says nothing."""
@@ -244,9 +244,12 @@ def _error(expected_s: float, crossing_s: float) -> float:
     return math.log((expected_s + GRAIN_S) / (crossing_s + GRAIN_S))
 
 
-def probe_gap_s(carried: int) -> float:
-    """How long a link that no one vouches for may be idle when it has carried so many uploads and probes, seconds."""
-    return PROBE_S * 2.0 ** min(0, carried - FIRST_PROBES)
+def probe_gap_s(carried: int, *, steady: bool) -> float:
+    """How long a link may be idle when it has carried so many uploads and probes, seconds.
+
+    One that is said to be `steady` needs no first probes in quick succession.
+    """
+    return PROBE_S if steady else PROBE_S * 2.0 ** min(0, carried - FIRST_PROBES)
 
 
 def probe_bytes(rate: float) -> float:

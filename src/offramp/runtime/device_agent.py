@@ -7,12 +7,9 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from offramp.link import Link
 from offramp.model.tensors import Array
@@ -20,17 +17,17 @@ from offramp.options import Gain
 from offramp.runtime import device_job
 from offramp.runtime.device_connection import Connection, Endpoint, Listener
 from offramp.runtime.device_core import DeviceCore
+from offramp.runtime.device_payloads import Payloads
 from offramp.runtime.device_probe import Probes
 from offramp.runtime.journal import Journal, JournalFullError
 from offramp.runtime.margin import Margin
 from offramp.runtime.outcomes import TaskRecord
 from offramp.runtime.own import OwnSystem
-from offramp.runtime.processor import Coded, Executor, Processor
+from offramp.runtime.processor import Executor, Processor
 from offramp.runtime.protocol import (
     VERSION,
     Answer,
     Closing,
-    CodedUpload,
     Hello,
     Ping,
     Pong,
@@ -39,14 +36,13 @@ from offramp.runtime.protocol import (
     Result,
     Standing,
     ToDevice,
-    Upload,
     Verdict,
     Welcome,
     encode,
 )
 from offramp.runtime.punctual import Expectation, Wake
 from offramp.runtime.uplink import Uplink
-from offramp.runtime.wire import ProtocolError, array_of, wires_of
+from offramp.runtime.wire import ProtocolError
 from offramp.runtime.workload import PlannedTask, Samples
 from offramp.task import UNCODED, Task
 
@@ -83,7 +79,6 @@ class DeviceAgent:
         self.failure: JournalFullError | None = None
         self.core = DeviceCore(own, probes=Probes(steady=link.steady), margin=margin)
         self._identity = identity
-        self._executor = executor
         self._processor = processor
         self._own = own
         self._link = link
@@ -91,10 +86,7 @@ class DeviceAgent:
         self._clock = clock
         self._on_end = on_end
         self._journal = journal
-        self._tensors: dict[int, Mapping[str, Array]] = {}
-        self._coded: dict[int, Coded] = {}
-        self._inputs: dict[int, Samples] = {}
-        self._logits: dict[int, Array] = {}
+        self._payloads = Payloads(executor)
         self._origin_s = 0.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device-compute")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -175,7 +167,7 @@ class DeviceAgent:
         task = Task(start_s + planned.arrival_s, planned.size, planned.budget_s, 0)
         if self._journal is not None and not self._written(self._journal.accept, sequence, task):
             return
-        self._inputs[sequence] = inputs
+        self._payloads.accept(sequence, inputs)
         self.core.submit(sequence, task, self._clock())
         self._act()
         if self.core.edge.standing:  # so no other device is at work
@@ -240,13 +232,9 @@ class DeviceAgent:
         now_s = self._clock()
         if isinstance(message, Answer):
             self._answers.came(now_s)
-            inputs = self._inputs.get(message.sequence)
             exit = self.core.uploaded_exit(message.sequence)
-            if inputs is not None and exit is not None:
-                last = self._executor.layers(exit)
-                spec = self._executor.boundary(exit, last)[0]
-                size = len(inputs)
-                self._logits[message.sequence] = array_of(message.logits, spec, size)
+            if exit is not None:
+                self._payloads.answered(message, exit)
             self.core.answer(message, now_s)
         else:
             self.core.declined(message, now_s)
@@ -277,15 +265,11 @@ class DeviceAgent:
 
     def _start(self, action: device_job.Compute) -> None:
         """Begin to compute. The input is taken now: later an answer may already have ended the task."""
-        sequence = action.sequence
-        given = self._tensors[sequence] if action.start else self._inputs[sequence].inputs
         if action.stop > 0 or action.codec != UNCODED:
-            self._spawn(self._compute(action, given))
+            self._spawn(self._compute(action, self._payloads.given(action)))
             return
-        # All layers are the edge's: what crosses is the input itself, and no thread need be woken for it.
-        crossing = self._executor.boundary(action.exit, 0)
-        self._tensors[sequence] = {spec.name: given[spec.name] for spec in crossing}
-        self.core.computed(sequence, self._clock(), measured_s=0.0)
+        self._payloads.cross_as_they_are(action)  # no thread need be woken for that
+        self.core.computed(action.sequence, self._clock(), measured_s=0.0)
 
     async def _compute(self, action: device_job.Compute, given: Mapping[str, Array]) -> None:
         loop = asyncio.get_running_loop()
@@ -299,10 +283,7 @@ class DeviceAgent:
             _LOG.exception("task %d failed on the device", sequence)
             failed = True
         else:
-            if sequence in self._inputs:
-                self._tensors[sequence] = made.tensors
-                if made.coded is not None:
-                    self._coded[sequence] = made.coded
+            self._payloads.computed(sequence, made)
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
         if (drift := self._own.speed.news()) is not None:
             _LOG.warning("this device takes %+.0f %% of what it took at the start", 100 * drift)
@@ -312,7 +293,7 @@ class DeviceAgent:
         if action.unasked is not None and action.answer_s is not None:
             self._answers.foretell(action.answer_s)
         size_bytes = self._uplink.upload(
-            self._upload(action),
+            self._payloads.upload(action),
             action.deadline_s,
             action.unasked,
             lambda: self._carried(action.sequence),
@@ -323,28 +304,12 @@ class DeviceAgent:
         self.core.probed(self._clock())
         self._act()
 
-    def _upload(self, action: device_job.Carry) -> Upload | CodedUpload:
-        place = (action.sequence, action.exit, action.cut, action.size)
-        if action.codec == UNCODED:
-            return Upload(*place, 0.0, wires_of(self._tensors[action.sequence]))
-        coded = self._coded.pop(action.sequence)
-        return CodedUpload(*place, 0.0, coded.codec, memoryview(coded.payload))
-
     def _carried(self, sequence: int) -> None:
         self.core.carried(sequence, self._clock())
         self._act()
 
     def _finish(self, record: TaskRecord) -> None:
-        sequence = record.sequence
-        inputs = self._inputs.pop(sequence)
-        tensors = self._tensors.pop(sequence, None)
-        self._coded.pop(sequence, None)
-        logits = self._logits.pop(sequence, None)
-        if record.answered:
-            if logits is None and tensors is not None:
-                logits = next(iter(tensors.values()))
-            assert logits is not None
-            record = _judged(record, logits, inputs.labels)
+        record = self._payloads.judge(record)
         if self._journal is not None:
             self._written(self._journal.end, record)
         self._on_end(record.counted_from(self._origin_s))
@@ -366,9 +331,3 @@ class DeviceAgent:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _judged(record: TaskRecord, logits: Array, labels: npt.NDArray[np.int64] | None) -> TaskRecord:
-    classes = np.argmax(logits.reshape(len(logits), -1), axis=1)
-    correct = None if labels is None else int(np.count_nonzero(classes == labels))
-    return replace(record, labels=tuple(int(label) for label in classes), correct=correct)

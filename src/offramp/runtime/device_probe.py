@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from offramp.link_estimate import PROBE_S, probe_gap_s
+from offramp.link_estimate import probe_gap_s
 
 BUSY_S = 5.0
 """How long after its last task a device still probes its link."""
@@ -45,5 +45,5 @@ class Probes:
         """When the next is due, if the link is `idle`; infinity if none is."""
         if not self._wanted or not idle or self.under_way:
             return math.inf
-        due_s = self._idle_since_s + (PROBE_S if self._steady else probe_gap_s(self._carried))
+        due_s = self._idle_since_s + probe_gap_s(self._carried, steady=self._steady)
         return due_s if due_s <= self._until_s else math.inf

@@ -11,12 +11,11 @@ import grpc.aio
 
 from offramp.errors import OfframpError
 from offramp.model.tensors import Array
-from offramp.options import System
-from offramp.policies import Live, Policy, notice_of
 from offramp.runtime import edge_job
-from offramp.runtime.background import background_pool
 from offramp.runtime.client_port import ClientPort
 from offramp.runtime.edge_core import EdgeCore
+from offramp.runtime.edge_door import Door
+from offramp.runtime.edge_policies import MakePolicy, PolicyMaking
 from offramp.runtime.edge_streams import Streams, both, end, last_word, small, write
 from offramp.runtime.edge_workers import Computing
 from offramp.runtime.health import Health
@@ -40,7 +39,7 @@ from offramp.runtime.protocol import (
     encode,
 )
 from offramp.runtime.punctual import Expectation
-from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, peer_of, server_options
+from offramp.runtime.transport import CONTROL, SERVICE, TENSORS, listen, server_options
 from offramp.runtime.wire import ProtocolError
 
 if TYPE_CHECKING:
@@ -60,8 +59,6 @@ NOBODY = f"did not say who it is within {OPENING_S:g} s"
 SUSPICIOUS = frozenset({Refusal.REPEATED, Refusal.BAD_TENSORS, Refusal.TOO_LARGE, Refusal.CODEC})
 """Refusals of tasks that no honest device is given."""
 _LOG = logging.getLogger(__name__)
-
-MakePolicy = Callable[[System, int], Policy]
 
 
 class EdgeServer:
@@ -88,14 +85,12 @@ class EdgeServer:
     ) -> None:
         self._metrics = metrics
         self._identity = identity
-        self._revoked = revoked
+        self._door = Door(identity, revoked)
         self._core = core
-        self._make_policy = make_policy
-        self._on_policy = on_policy
+        self._policies = PolicyMaking(core, make_policy, clock, on_policy)
         self._clock = clock
         self._streams: dict[bytes, Streams] = {}
         self._computing = Computing(processor, workers, max_batch, lambda: core.devices, self._ran, clock)
-        self._policy_pool = background_pool("edge-policy")
         self._server = grpc.aio.server(
             options=server_options(max_frame_bytes, core.limits.connections),
             maximum_concurrent_rpcs=STREAMS * core.limits.connections,
@@ -146,7 +141,7 @@ class EdgeServer:
         await self._clients.stop()
         await self._server.stop(grace=0.5)
         self._computing.stop()
-        self._policy_pool.shutdown(wait=True, cancel_futures=True)
+        self._policies.stop()
 
     async def _control(self, _: Any, context: Any) -> None:
         token: bytes | None = None
@@ -183,22 +178,7 @@ class EdgeServer:
         if not isinstance(hello, Hello):
             raise ProtocolError("the first message must be a hello")
         streams.device = hello.device
-        if self._identity is not None:
-            refused = self._identify(context, streams)
-            if refused is not None:
-                return refused
-        return self._core.hello(hello, self._clock())
-
-    def _identify(self, context: Any, streams: Streams) -> Refused | None:
-        """Hold a device's claim against its certificate."""
-        peer = peer_of(context)
-        if peer is None or peer[0] != streams.device:
-            claimed = f"{streams.device} with the certificate of {peer[0] if peer else 'nobody'}"
-            return Refused(Refusal.IDENTITY, claimed[:200], "a device's own certificate", "use its own --id")
-        streams.certificate = peer[1]
-        if self._revoked is not None and self._revoked.holds(peer[1]):
-            return Refused(Refusal.REVOKED, streams.device, "a certificate in force", "issue it a new one")
-        return None
+        return self._door.identify(context, streams) or self._core.hello(hello, self._clock())
 
     async def _read_control(self, context: Any, token: bytes) -> None:
         while isinstance(frame := await context.read(), bytes):
@@ -219,7 +199,7 @@ class EdgeServer:
             streams = self._streams.get(message.session)
             if streams is None:
                 raise ProtocolError("no such session")
-            if self._identity is not None and peer_of(context) != (streams.device, streams.certificate):
+            if not self._door.is_owner(context, streams):
                 raise ProtocolError("the session is another device's")
             await both(self._read_tensors(context, message.session), write(context, streams.tensors), streams)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError):
@@ -264,18 +244,11 @@ class EdgeServer:
                 slack.give_back(looked_s)
 
     def _drop_revoked(self) -> None:
-        """Cut devices off whose certificates have been revoked since they came."""
-        if self._revoked is None:
-            return
-        try:
-            changed = self._revoked.refresh()
-        except (OSError, OfframpError) as error:
-            _LOG.error("the list of revoked certificates cannot be read, the last one stays: %s", error)
-            return
-        for token, streams in list(self._streams.items()) if changed else []:
-            if self._revoked.holds(streams.certificate):
-                _LOG.warning("device %s is cut off: its certificate has been revoked", streams.device)
-                self._hang(token)
+        for token in self._door.revoked_since(self._streams):
+            _LOG.warning(
+                "device %s is cut off: its certificate has been revoked", self._streams[token].device
+            )
+            self._hang(token)
 
     def _act(self) -> None:
         while actions := self._core.take():
@@ -296,7 +269,7 @@ class EdgeServer:
                 if self._computing.begin(action) and not action.batch.apart:
                     self._core.apart(action.batch, self._clock())
             case edge_job.Remake(version, system):
-                self._spawn(self._remake(version, system))
+                self._spawn(self._policies.remake(version, system))
             case edge_job.Hang(session):
                 self._hang(session)
             case edge_job.Foresee():
@@ -347,26 +320,6 @@ class EdgeServer:
             self._core.took(batch, answered.took_s)
         if (drift := self._core.speed.news()) is not None:
             _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
-
-    async def _remake(self, version: int, system: System) -> None:
-        def make() -> Policy | None:
-            # Devices may have come and gone while others' policies were being made.
-            return self._make_policy(system, version) if self._core.wants_policy(version) else None
-
-        try:
-            policy = await asyncio.get_running_loop().run_in_executor(self._policy_pool, make)
-        except OfframpError as error:
-            _LOG.error("the policy cannot be made for these devices, the interim one decides: %s", error)
-            notice: str | None = f"myopic decides: {error}"
-        else:
-            if policy is None:
-                return
-            if isinstance(policy, Live):
-                policy.go_live(self._policy_pool, self._clock)
-            self._core.policy_made(version, policy)
-            notice = notice_of(policy)
-        if self._core.wants_policy(version):
-            self._on_policy(system.devices, notice)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
