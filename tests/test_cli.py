@@ -119,3 +119,41 @@ def test_an_unknown_policy_lists_the_known(instance: Path) -> None:
     assert result.returncode == 2
     assert "clever" in result.stderr
     assert "myopic" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["compare", "--policies", "greedy,myopic,greedy"], "policies = 'greedy': named once at most"),
+        (["compare", "--edge-workers", "2"], "timing = 'paper': must be network with --edge-workers"),
+        (["compare", "--link-start-s", "5"], "link-start-s = 5.0: only with --link-trace"),
+        (["simulate", "INSTANCE", "--policy", "myopic", "--engine", "ray"], "is played here, by one process"),
+        (
+            ["simulate", "INSTANCE", "--policy", "myopic", "--policy-file", "x"],
+            "only with ddqn or ddqn-paper",
+        ),
+        (
+            ["simulate", "--tasks", "9", "--policy", "myopic", "--policy-file", "x"],
+            "only with ddqn or ddqn-pa",
+        ),
+        (["simulate", "--devices", "99999999999", "--policy", "myopic"], "devices = 99999999999"),
+        (["edge", "--port", "0", "--policy-file", "x"], "only with ddqn or ddqn-paper, not planner"),
+        (["demo", "--policy-file", "x"], "only with ddqn or ddqn-paper, not planner"),
+        (["demo", "--link-start-s", "5"], "link-start-s = 5.0: only with --link-trace"),
+        (["demo", "--record", "nowhere/run.json"], "record = 'nowhere/run.json': cannot be written"),
+        (["demo", "-o", "INSTANCE"], "cannot be made a folder"),
+        (["bench", "-o", "nowhere/bench.json"], "output = 'nowhere/bench.json': cannot be written"),
+        (["bench", "-o", "."], "it is a folder"),
+        (["bench", "--rates", "1mbit,,10mbit"], "rates = ''"),
+        (["figure", "5", "-o", "INSTANCE", "--seeds", "2"], "cannot be made a folder"),
+    ],
+)
+def test_what_would_do_nothing_or_be_lost_is_refused_before_anything_runs(
+    arguments: list[str], says: str, instance: Path, tmp_path: Path
+) -> None:
+    given = [str(instance) if argument == "INSTANCE" else argument for argument in arguments]
+    result = offramp(*given, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert says in line
+    assert result.stdout == ""

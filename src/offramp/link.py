@@ -119,12 +119,12 @@ class TraceLink:
         return self.origin_s + (lap * int(self.instants_ms[-1]) + int(self.instants_ms[inside])) / 1000.0
 
 
-def parse_rate(text: str) -> float:
+def parse_rate(text: str, field: str = "rate") -> float:
     """Bytes per second from `1000kbit`, `10mbit`, `250000bit`. Raises OfframpError."""
     match = _RATE.fullmatch(text.strip())
     rate = float(match[1]) * _UNIT[match[2].lower()] / 8.0 if match else 0.0
     if not 0 < rate < math.inf:
-        raise OfframpError("rate", text, "a rate > 0 in bit, kbit, mbit or gbit", "write it as 1000kbit")
+        raise OfframpError(field, text, "a rate > 0 in bit, kbit, mbit or gbit", "write it as 1000kbit")
     return rate
 
 

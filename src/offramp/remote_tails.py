@@ -27,6 +27,8 @@ ANSWER_S = 5.0
 IDLE_S = 2.0
 """How long a batch waits for a worker where some have been lost."""
 HIRE_S = 60.0
+RETRY_S = 2.0
+"""From one attempt to replace a lost worker to the next."""
 _LOOK_S = 0.2
 
 
@@ -76,10 +78,10 @@ class RemoteTails:
             try:
                 reference = worker.run_tails.remote(exit, cut, sent)
                 answered: Answered = result_of(self._ray, reference, ANSWER_S)
-            except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError) as error:
+            except self._ray.exceptions.RayError as error:  # the model's own come as they were raised
                 _LOG.warning("a worker is lost, another computes what it had: %s", type(error).__name__)
                 self._ray.kill(worker)
-                self._hiring.submit(self._hire, None)
+                self._hiring.submit(self._replace)
                 continue
             except BaseException:
                 self._idle.put(worker)
@@ -98,6 +100,17 @@ class RemoteTails:
         while not self._idle.empty():
             self._ray.kill(self._idle.get())
 
+    def _replace(self) -> None:
+        """Hire in place of a lost worker, until there is one: what is in the way may pass."""
+        while not self._stopping.is_set():
+            try:
+                self._hire(None)
+            except Exception as error:  # noqa: BLE001 - nobody waits for this, and the cluster may raise anything
+                _LOG.warning("no worker yet in place of a lost one: %s: %s", type(error).__name__, error)
+                self._stopping.wait(RETRY_S)
+            else:
+                return
+
     def _hire(self, patience_s: float | None) -> bool:
         """Make a worker, and have it ready before it is given work; false if that takes longer than is allowed."""
         remote = self._ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(TailWorker)
@@ -110,6 +123,9 @@ class RemoteTails:
                     result_of(self._ray, ready)
                 except self._ray.exceptions.RayActorError:
                     return self._hire(left_s)
+                except BaseException:
+                    self._ray.kill(worker)
+                    raise
                 self._idle.put(worker)
                 return True
             left_s = None if left_s is None else left_s - _LOOK_S

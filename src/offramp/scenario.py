@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from offramp.errors import OfframpError
 from offramp.options import Gain, NetworkTerms
 from offramp.streams import Arrivals, Bernoulli, NormalSizes, Sizes
 from offramp.validation import parse_json, parse_value, read_text
 
+MOST_DEVICES = 10_000_000
+"""What is kept of each would not fit into this machine's memory otherwise."""
 REFERENCE_SLOT_S = 0.010
 REFERENCE_SLOWDOWN = 25.0
 """How many times slower than the profiled host a device of the reference scenario is."""
@@ -32,7 +34,7 @@ class Scenario(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["offramp.scenario/1"] = "offramp.scenario/1"
-    devices: PositiveInt = 3
+    devices: Annotated[int, Field(ge=1, le=MOST_DEVICES)] = 3
     tasks: PositiveInt = 100
     slot_s: PositiveFloat = REFERENCE_SLOT_S
     k: PositiveFloat = 3.0

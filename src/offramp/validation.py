@@ -54,6 +54,26 @@ def read_text(path: Path, field: str) -> str:
         ) from None
 
 
+def check_output(path: Path, field: str = "output") -> None:
+    """Before long work whose result goes there: raises OfframpError if no file can be written at this path."""
+    if path.is_dir():
+        raise OfframpError(field, str(path), "cannot be written (it is a folder)", "name a file")
+    if not path.parent.is_dir():
+        raise OfframpError(
+            field, str(path), "cannot be written (no such folder)", "give a folder that exists"
+        )
+
+
+def make_folder(path: Path, field: str = "output") -> None:
+    """Make a folder with those above it, unless it exists. Raises OfframpError if that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OfframpError(
+            field, str(path), f"cannot be made a folder ({error.strerror})", "name another"
+        ) from None
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file or nothing: a temporary file beside it, then a rename. OfframpError if that fails."""
     data = content.encode() if isinstance(content, str) else content

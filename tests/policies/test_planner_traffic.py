@@ -163,6 +163,26 @@ def test_beside_the_edge_the_old_plan_serves_until_the_new_one_is_there(
         assert simulate(unknown, planner).gain > myopic.gain
 
 
+def test_a_further_plan_that_cannot_be_made_stops_no_decision(
+    four_exits: tuple[ExitCoefficients, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = draw_instance(Scenario(tasks=60).changed(p=0.3), four_exits, np.random.default_rng(4))
+    unknown = Instance(drawn.system, drawn.tasks)
+
+    class Failing(ThreadPoolExecutor):
+        def submit(self, function: object, /, *arguments: object, **named: object) -> Future[object]:  # type: ignore[override]
+            failed: Future[object] = Future()
+            failed.set_exception(MemoryError("no room for a plan"))
+            return failed
+
+    with Failing() as executor:
+        planner = Planner.create(Context(unknown.system))
+        planner.go_live(executor, time.monotonic)
+        decided = simulate(unknown, planner)
+    assert decided.to_json() == simulate(unknown, make_policy("myopic", Context(unknown.system))).to_json()
+    assert "a further plan could not be made" in caplog.text
+
+
 def test_a_plan_is_kept_on_disk_and_a_damaged_one_is_made_again(
     four_exits: tuple[ExitCoefficients, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,9 +195,11 @@ def test_a_plan_is_kept_on_disk_and_a_damaged_one_is_made_again(
     assert stored.name == f"{problem.key}.npz"
     forget_plans()
     assert np.array_equal(make_plan(problem).after, plan.after)
-    stored.write_bytes(stored.read_bytes()[:100])
-    forget_plans()
-    assert np.array_equal(make_plan(problem).after, plan.after)
+    whole = stored.read_bytes()
+    for damaged in (whole[:100], whole[:59] + bytes([whole[59] ^ 0xFF]) + whole[60:]):
+        stored.write_bytes(damaged)
+        forget_plans()
+        assert np.array_equal(make_plan(problem).after, plan.after)
     assert [path.suffix for path in cache_folder("plans").iterdir()] == [".npz"]
 
 

@@ -102,6 +102,14 @@ def check_engine(name: str, address: str | None) -> None:
         raise OfframpError("address", address, "only with --engine ray", "add --engine ray")
 
 
+def check_edge_options(timing: Timing, edge_workers: int | None, max_batch: int | None) -> None:
+    """Raises OfframpError for an edge of several workers or with batches under `paper`, which knows neither."""
+    if timing == "paper" and not (edge_workers is None and max_batch is None):
+        raise OfframpError(
+            "timing", timing, "must be network with --edge-workers or --max-batch", "add --timing network"
+        )
+
+
 def progress_bar(quiet: bool) -> Progress:
     """Progress with counts and times on standard error; none if `quiet`."""
     return Progress(
@@ -127,6 +135,8 @@ def names_of(text: str, known: dict[str, Any], field: str) -> list[str]:
     for name in names:
         if name not in known:
             raise OfframpError(field, name, f"one of {', '.join(sorted(known))}", "choose among these")
+        if names.count(name) > 1:
+            raise OfframpError(field, name, "named once at most", "leave it out elsewhere")
     if not names:
         raise OfframpError(field, text, f"at least one of {', '.join(sorted(known))}", "name one")
     return names

@@ -39,9 +39,11 @@ def bench(
     from offramp.runtime.demo import check_settings
     from offramp.runtime.demo_processes import DemoSettings
     from offramp.runtime.samples import samples_for
-    from offramp.validation import dump_json, write_atomically
+    from offramp.validation import check_output, dump_json, write_atomically
 
-    links = [parse_rate(rate) for rate in rates.split(",")]
+    if output is not None:
+        check_output(output)
+    links = [parse_rate(rate, "rates") for rate in rates.split(",")]
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
     found = []

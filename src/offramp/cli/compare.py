@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    check_edge_options,
     engine_of,
     errors,
     exits_of,
@@ -85,6 +86,7 @@ def compare(
         max_batch=max_batch,
     )
     chosen = timing_of(timing)
+    check_edge_options(chosen, edge_workers, max_batch)
     replay = replay_of(link_trace, link_start_s, assume_link, chosen)
     # No solver bounds what recorded links allow.
     optimum = optimum and replay is None

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import errors, print_json, progress_bar, scenario_from
+from offramp.cli.links import check_link_start
 from offramp.cli.options import (
     Adapt,
     ArrivalProbability,
@@ -35,7 +36,7 @@ from offramp.cli.options import (
 )
 from offramp.cli.report import counts_table, options_table
 from offramp.cli.runtime import policy_or_default
-from offramp.errors import MissingExtraError, OfframpError
+from offramp.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from offramp.runtime.demo import DemoRun
@@ -78,7 +79,7 @@ def demo(
     from offramp.runtime.demo_processes import DemoSettings
     from offramp.runtime.samples import samples_for
     from offramp.scenario import load_scenario
-    from offramp.validation import dump_json, write_atomically
+    from offramp.validation import check_output, dump_json, make_folder, write_atomically
 
     drawn_from = scenario_from(
         scenario,
@@ -93,9 +94,13 @@ def demo(
     told = drawn_from if assume is None else load_scenario(assume)
     chosen = policy_or_default(policy)
     settings = DemoSettings(drawn_from, told, bundle, chosen, policy_file, adapt, seed, codecs, confidence)
+    check_link_start(link_trace, link_start_s)
     if link_trace is not None:
         settings = over_recording(settings, link_trace, link_start_s)
     check_settings(settings)
+    if record is not None:
+        check_output(record, "record")
+    make_folder(output)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
     if samples.labels is None:
@@ -113,6 +118,7 @@ def demo(
     files = _write_run(run, output)
     if record is not None:
         write_atomically(record, dump_json(run.to_dict()))
+        files["record"] = str(record)
     if json_:
         print_json(run.summary | files)
         return
@@ -174,12 +180,6 @@ def _write_run(run: DemoRun, folder: Path) -> dict[str, str]:
     from offramp.runtime.picture import draw_run
     from offramp.validation import write_atomically
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OfframpError(
-            "output", str(folder), f"cannot be made ({error.strerror})", "name another"
-        ) from None
     written = {"run": str(folder / "run.json")}
     write_atomically(folder / "run.json", json.dumps(run.to_dict(), allow_nan=False) + "\n")
     title = f"{run.policy}: {run.summary['on_time']} of {run.summary['submitted']} on time"

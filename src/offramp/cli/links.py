@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 ESTIMATE, MEAN = "estimate", "mean"
 
 
+def check_link_start(path: Path | None, start_s: float) -> None:
+    """Raises OfframpError for a place in a recording where there is none."""
+    if path is None and start_s != 0.0:
+        raise OfframpError("link-start-s", start_s, "only with --link-trace", "name a recorded uplink")
+
+
 def replay_of(path: Path | None, start_s: float, assume: str, timing: Timing) -> Replay | None:
     """Recorded links and what to take them for; None without a recording. Raises OfframpError."""
     from offramp.link import load_trace, parse_rate
     from offramp.linked_state import Replay
 
+    check_link_start(path, start_s)
     if path is None:
         if assume != ESTIMATE:
             raise OfframpError("assume-link", assume, "only with --link-trace", "name a recorded uplink")

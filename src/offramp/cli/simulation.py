@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offramp.cli.arguments import (
+    check_edge_options,
     engine_of,
     errors,
     exits_of,
@@ -123,6 +124,7 @@ def simulate(
     if not policy:
         raise OfframpError("policy", policy, f"one of {', '.join(POLICIES)}", "add --policy NAME")
     chosen = timing_of(timing)
+    check_edge_options(chosen, edge_workers, max_batch)
     replay = replay_of(link_trace, link_start_s, assume_link, chosen)
     told = None if assume is None else load_scenario(assume)
     drawn = (scenario, tasks, devices, p, k, slot_s, bundle, codecs)
@@ -130,6 +132,10 @@ def simulate(
         if any(value is not None for value in drawn) or edges != 1:
             raise OfframpError(
                 "instance", str(instance), "has its own tasks and system", "leave out what draws others"
+            )
+        if engine != "local" or address is not None or jobs != CORES:
+            raise OfframpError(
+                "instance", str(instance), "is played here, by one process", "leave out where to play it"
             )
         loaded = load_instance(instance).with_edge(edge_workers, max_batch)
         _simulate_instance(loaded, policy, chosen, seed, policy_file, told, adapt, replay, json_)

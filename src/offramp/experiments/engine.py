@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from offramp.experiments.cells import Cell, NetworkExits, Outcome, run_cell
-from offramp.validation import dump_json, write_atomically
+from offramp.validation import dump_json, make_folder, write_atomically
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ def run_kept(
     A result file is named by everything that it depends on (`Cell.key`), so an interrupted run goes on where it
     stopped, and a change of code, profile or scenario runs anew.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     missing = []
     for cell in cells:
         kept = _read(folder / f"{cell.key(exits)}.json")

@@ -18,7 +18,7 @@ from offramp.experiments.provenance import provenance
 from offramp.experiments.statistics import mean_interval
 from offramp.observation import Timing
 from offramp.scenario import Scenario
-from offramp.validation import write_atomically
+from offramp.validation import make_folder, write_atomically
 
 Axis = Literal["k", "p", "devices"]
 
@@ -141,7 +141,7 @@ def save_figure(data: dict[str, Any], folder: Path) -> list[Path]:
     """Write a figure's data; draw its picture and a sweep's table from the file that was written; gives the paths."""
     from offramp.experiments.drawing import draw
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     name = f"figure{data['figure']}" + (f"-{data['timing']}" if "timing" in data else "")
     file, picture, table = (folder / f"{name}.{ending}" for ending in ("json", "svg", "md"))
     write_atomically(file, json.dumps(data, indent=1, allow_nan=False) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from offramp.errors import OfframpError
 from offramp.policies.base import Context, Live, NamedPolicy, Policy, choose, notice_of
 from offramp.policies.chance import Random
@@ -26,11 +28,38 @@ POLICIES: dict[str, type[NamedPolicy]] = {
     "ddqn-paper": DdqnPaper,
 }
 
-__all__ = ["POLICIES", "Context", "Live", "NamedPolicy", "Policy", "choose", "make_policy", "notice_of"]
+TRAINED = frozenset({"ddqn", "ddqn-paper"})
+"""Those that read a file of trained weights."""
+
+__all__ = [
+    "POLICIES",
+    "TRAINED",
+    "Context",
+    "Live",
+    "NamedPolicy",
+    "Policy",
+    "check_policy",
+    "choose",
+    "make_policy",
+    "notice_of",
+]
 
 
 def make_policy(name: str, context: Context) -> Policy:
     """The policy of that name. Raises OfframpError if there is none, or if the context lacks what it needs."""
+    check_policy(name, context.policy_file)
+    return POLICIES[name].create(context)
+
+
+def check_policy(name: str, policy_file: Path | None) -> None:
+    """Raises OfframpError if there is no policy of that name, or if it reads no file and one is named."""
     if name not in POLICIES:
         raise OfframpError("policy", name, f"one of {', '.join(sorted(POLICIES))}", "choose one of these")
-    return POLICIES[name].create(context)
+    if policy_file is not None and name not in TRAINED:
+        trained = " or ".join(sorted(TRAINED))
+        raise OfframpError(
+            "policy-file",
+            str(policy_file),
+            f"only with {trained}, not {name}",
+            "name its policy with --policy",
+        )

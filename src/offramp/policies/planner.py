@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NamedTuple, Self
@@ -29,6 +30,8 @@ from offramp.policies.planning.problem import (
 from offramp.policies.planning.traffic import Traffic, scenario_traffic
 from offramp.policies.planning.watch import TrafficWatch, idle_observation
 from offramp.task import DROP, Decision, Task
+
+_LOG = logging.getLogger(__name__)
 
 
 class Candidates(NamedTuple):
@@ -135,8 +138,11 @@ class Planner:
         if self._pending is not None:
             if not self._pending.done():
                 return
-            self._adopt(self._pending.result(), self._watch.traffic)
-            self._pending = None
+            pending, self._pending = self._pending, None
+            try:
+                self._adopt(pending.result(), self._watch.traffic)
+            except Exception:  # noqa: BLE001 - whatever it was, the last plan is good for decisions yet
+                _LOG.exception("a further plan could not be made, the last one stays")
         traffic = self._watch.news()
         if traffic is None:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import cast
@@ -17,6 +18,8 @@ OPENING_S = 2.0
 """How long a new connection may take to say who it is."""
 UNREAD_BYTES = 4 * 1024 * 1024
 """A client that lets so much of what it is sent wait is cut off."""
+CLOSING_S = 1.0
+"""How long a connection may take to be rid of what was sent, where the port ends."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,6 +35,7 @@ class ClientPort:
         self.max_frame_bytes = max_frame_bytes
         self._lines: dict[bytes, _Line] = {}
         self._all: set[_Line] = set()
+        self._none_left = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     async def start(self, port: int) -> int:
@@ -46,6 +50,11 @@ class ClientPort:
             self._server.close()
         for line in list(self._all):
             line.close()
+        if self._all:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_left.wait(), CLOSING_S)
+        for line in list(self._all):
+            line.abort()
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -64,6 +73,7 @@ class ClientPort:
 
     def came(self, line: _Line, session: bytes | None = None) -> None:
         """A connection is there, or has opened a session."""
+        self._none_left.clear()
         self._all.add(line)
         if session is not None:
             self._lines[session] = line
@@ -71,6 +81,8 @@ class ClientPort:
     def went(self, line: _Line, session: bytes | None) -> None:
         """A connection is no more."""
         self._all.discard(line)
+        if not self._all:
+            self._none_left.set()
         if session is not None:
             self._lines.pop(session, None)
             self.core.gone(session, self.clock())
@@ -141,3 +153,7 @@ class _Line(asyncio.BufferedProtocol):
     def close(self) -> None:
         """End the connection when what was sent is on its way."""
         self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()

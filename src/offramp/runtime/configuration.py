@@ -23,7 +23,7 @@ from pydantic import (
 
 from offramp.errors import OfframpError
 from offramp.host_profile import CONFIDENCES
-from offramp.policies import POLICIES
+from offramp.policies import POLICIES, check_policy
 from offramp.runtime.logs import FORMATS, check_log_format
 from offramp.validation import one_line, read_text
 
@@ -39,8 +39,7 @@ _FOLDER = "folder"
 
 def check_policy_name(name: str) -> None:
     """Raises OfframpError if there is no such policy."""
-    if name not in POLICIES:
-        raise OfframpError("policy", name, f"one of {', '.join(sorted(POLICIES))}", "choose one of these")
+    check_policy(name, None)
 
 
 def _address(text: str) -> None:

@@ -18,8 +18,8 @@ from offramp.link import load_trace
 from offramp.linked_state import Replay
 from offramp.model.bundle import Bundle
 from offramp.model.codecs import chosen_codecs
+from offramp.policies import check_policy
 from offramp.profile import ExitCoefficients
-from offramp.runtime.configuration import check_policy_name
 from offramp.runtime.demo_processes import DemoSettings, Progress, Supervisor
 from offramp.runtime.edge_main import check_edge, exits_with
 from offramp.runtime.outcomes import End, TaskRecord
@@ -83,7 +83,7 @@ class DemoRun:
 
 def check_settings(settings: DemoSettings) -> None:
     """Raises OfframpError for a policy or codec that does not exist, or devices that this machine cannot stand for."""
-    check_policy_name(settings.policy)
+    check_policy(settings.policy, settings.policy_file)
     chosen_codecs(settings.codecs)
     check_edge(settings.scenario.network.edge_workers, settings.scenario.network.max_batch)
     if settings.confidence is not None:

@@ -88,6 +88,7 @@ class DeviceAgent:
         self._journal = journal
         self._payloads = Payloads(executor)
         self._origin_s = 0.0
+        self._error: BaseException | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device-compute")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -98,7 +99,7 @@ class DeviceAgent:
         self._wake = Wake(lambda: self._connection.send_frame(encode(Ping(0))))
         listener = Listener(self._opened, self._lost, self._control, self._answered, self._silent)
         self._connection = Connection(endpoint, self._hello, listener, clock)
-        self._uplink = Uplink(link, clock, self._connection.send_frame, endpoint.max_frame_bytes // 2)
+        self._uplink = Uplink(link, clock, self._connection.sender, endpoint.max_frame_bytes // 2)
 
     async def connect(self) -> None:
         """Reach the edge. Raises OfframpError if there is none or it does not take this device."""
@@ -108,7 +109,8 @@ class DeviceAgent:
         """Take the planned tasks on when they arrive, and wait until every one of them has ended.
 
         `stop` ends it early, and so does a journal that cannot be written, which `failure` then holds: no more
-        tasks are taken on, those in flight are finished.
+        tasks are taken on, those in flight are finished. What else goes wrong in here, or in `on_end`, ends it at
+        once and is raised.
         """
         self._origin_s = start_s
         self.core.expect_tasks(self._clock())
@@ -119,9 +121,11 @@ class DeviceAgent:
             if self._stopping:
                 break
             self._submit(sequence, planned, inputs, start_s)
-        while not self.core.idle:
+        while not self.core.idle and self._error is None:
             self._changed.clear()
             await self._changed.wait()
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Take no more tasks on."""
@@ -241,10 +245,19 @@ class DeviceAgent:
         self._act()
 
     def _act(self) -> None:
-        while actions := self.core.take():
-            for action in actions:
-                self._do(action)
-        self._schedule_check()
+        try:
+            while actions := self.core.take():
+                for action in actions:
+                    self._do(action)
+            self._schedule_check()
+        except Exception as error:  # noqa: BLE001 - lost in whatever has called this, it would leave `play` waiting
+            self._fail(error)
+        self._changed.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """Something is broken: let `play` end with what it was."""
+        self._error = self._error or error
+        self.stop()
         self._changed.set()
 
     def _do(self, action: device_job.Action) -> None:
@@ -286,7 +299,7 @@ class DeviceAgent:
             self._payloads.computed(sequence, made)
         self.core.computed(sequence, self._clock(), measured_s=took_s, failed=failed)
         if (drift := self._own.speed.news()) is not None:
-            _LOG.warning("this device takes %+.0f %% of what it took at the start", 100 * drift)
+            _LOG.warning("this device takes %.2f times what it took at the start", 1.0 + drift)
         self._act()
 
     def _carry(self, action: device_job.Carry) -> None:
@@ -330,4 +343,9 @@ class DeviceAgent:
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)

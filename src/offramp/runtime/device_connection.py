@@ -85,6 +85,10 @@ class Connection:
         if self._session is not None:
             self._session.say(message)
 
+    def sender(self) -> Callable[[bytes], None]:
+        """What sends encoded messages in the present session, and in no other that may follow it."""
+        return _send_nowhere if self._session is None else self._session.send_frame
+
     def send_frame(self, frame: bytes) -> None:
         """Send an encoded message on the stream of tensors."""
         if self._session is not None:
@@ -116,6 +120,8 @@ class Connection:
                 _LOG.warning("the edge refuses this device: %s", error.as_input_error())
             except SessionEndedError as error:
                 _LOG.info("no session: %s", error)
+            except Exception:  # noqa: BLE001 - whatever has ended it, the device must find its edge again
+                _LOG.exception("a session has ended unforeseen")
             if self._session is session:
                 pause_s = BACKOFF_S[0]
                 self._session = None
@@ -143,3 +149,7 @@ class Connection:
             opening_s=OPENING_S,
         )
         return session
+
+
+def _send_nowhere(frame: bytes) -> None:
+    """There is no session."""

@@ -186,7 +186,7 @@ class DeviceCore:
         late = declined.reason in (Refusal.EXPIRED, Refusal.TOO_LATE)
         if not self._work.finish_alone(job, now_s):
             reason = "edge-queue" if late else str(declined.reason)
-            self._work.end(job, End.EXPIRED if late else End.FAILED, reason, now_s)
+            self._work.give_up(job, End.EXPIRED if late else End.FAILED, reason, now_s)
 
     def computed(self, sequence: int, now_s: float, *, measured_s: float, failed: bool = False) -> None:
         """The processor is done with a `Compute`, which took `measured_s`."""

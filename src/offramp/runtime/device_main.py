@@ -127,7 +127,13 @@ def run_device(
     )
 
     async def main() -> None:
-        stop, orders = asyncio.Event(), Orders(on_end=lambda: stop.set())
+        stop, abort = asyncio.Event(), asyncio.Event()
+
+        def on_orphaned() -> None:
+            stop.set()
+            abort.set()
+
+        orders = Orders(on_orphaned)
         if settings.supervised:
             await orders.start()
             emit({"event": "loaded"})
@@ -159,7 +165,7 @@ def run_device(
             await exposed.start(settings.metrics_port)
         try:
             await agent.connect()
-            await _play(settings, agent, stream(), orders, stop, own.slowdown, link)
+            await _play(settings, agent, stream(), orders, (stop, abort), own.slowdown, link)
         finally:
             await agent.close()
             drifts.append(own.speed.drift)
@@ -192,12 +198,12 @@ async def _play(
     agent: DeviceAgent,
     plan: Iterable[PlannedTask],
     orders: Orders,
-    stop: asyncio.Event,
+    stop_and_abort: tuple[asyncio.Event, asyncio.Event],
     slowdown: float,
     link: Link,
 ) -> None:
     loop = asyncio.get_running_loop()
-    abort = asyncio.Event()
+    stop, abort = stop_and_abort
 
     def on_signal() -> None:
         (abort if stop.is_set() else stop).set()

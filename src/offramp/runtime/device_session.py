@@ -106,7 +106,7 @@ class Session:
         channels = [open_channel(self._address, self._max_frame_bytes, self._credentials) for _ in range(2)]
         try:
             await self._run(*channels)
-        except (TimeoutError, grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+        except (TimeoutError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
             raise SessionEndedError(type(error).__name__) from None
         except ProtocolError as error:
             raise SessionEndedError(f"the edge speaks another language: {error}") from None

@@ -52,8 +52,12 @@ class Deciding:
         """Decide a task that is announced, and say so."""
         self.at_work(session, now_s)
         calm = self.idle and announce.device_free_in_s == 0 and announce.link_free_in_s == 0
-        observation = self._forecast.observe(session.peer, announce, self._queued(now_s), now_s)
-        decided = self._decide(session, announce, observation)
+        decided: Decision | Refusal | None = self._refuse(session, announce)
+        if decided is None:
+            observation = self._forecast.observe(session.peer, announce, self._queued(now_s), now_s)
+            decided = self._decide(announce, observation)
+        else:
+            session.peer.report(announce, now_s)
         if isinstance(decided, Refusal):
             rate = session.peer.link.bandwidth_bytes_per_s
             verdict = Verdict(announce.sequence, 0, 0, UNCODED, decided, 0.0, 0.0, 0.0, 0.0, rate)
@@ -68,8 +72,10 @@ class Deciding:
     def offered(self, session: Session, offer: Offer, now_s: float) -> tuple[Decision, float] | Refusal:
         """What is to be done with a task that came with its input, and how long the edge takes; or why nothing is."""
         self.at_work(session, now_s)
+        if (refused := self._refuse(session, offer)) is not None:
+            return refused
         observation = self._forecast.observe_offer(session.peer, offer, self._queued(now_s), now_s)
-        decided = self._decide(session, offer, observation)
+        decided = self._decide(offer, observation)
         if isinstance(decided, Refusal):
             return decided
         options = observation.options
@@ -163,14 +169,14 @@ class Deciding:
         self._counts.turned_away[reason] = self._counts.turned_away.get(reason, 0) + 1
         return reason
 
-    def _decide(
-        self, session: Session, task: Announce | Offer, observation: Observation
-    ) -> Decision | Refusal:
-        """What is to be done with a task, or why nothing is; counted."""
+    def _refuse(self, session: Session, task: Announce | Offer) -> Refusal | None:
+        """Why a task is not even decided, which costs much more than to refuse it; counted as announced."""
         self._counts.announced += 1
         reason = Refusal.DRAINING if self.draining else self._turned_away(session, task)
-        if reason is not None:
-            return self._refused(reason)
+        return None if reason is None else self._refused(reason)
+
+    def _decide(self, task: Announce | Offer, observation: Observation) -> Decision | Refusal:
+        """What is to be done with a task, or why nothing is; counted."""
         decision = (self._policy or self._interim).decide(observation)
         if decision.exit > 0 and decision.cut > 0 and isinstance(task, Offer):
             decision = EdgeOnly().decide(observation)  # nobody could compute its first layers

@@ -18,10 +18,10 @@ from offramp.errors import OfframpError
 from offramp.host_profile import measured_codecs
 from offramp.model.codecs import chosen_codecs, largest_payload
 from offramp.options import Gain, NetworkTerms, System
-from offramp.policies import Context, Policy, make_policy
+from offramp.policies import Context, Policy, check_policy, make_policy
 from offramp.policies.greedy import Myopic
 from offramp.profile import ExitCoefficients
-from offramp.runtime.configuration import LAST_PORT, MOST_BATCH, MOST_INPUTS, MOST_WORKERS, check_policy_name
+from offramp.runtime.configuration import LAST_PORT, MOST_BATCH, MOST_INPUTS, MOST_WORKERS
 from offramp.runtime.edge_core import EdgeCore
 from offramp.runtime.edge_server import EdgeServer
 from offramp.runtime.edge_sessions import Limits
@@ -113,7 +113,7 @@ def run_edge(settings: EdgeSettings, tails: Callable[[BranchyModel], Tails] | No
     `tails` makes what computes for the settings' number of workers; without it that is this process.
     """
     check_exposure("host", settings.host, encrypted=settings.certs is not None, insecure=settings.insecure)
-    check_policy_name(settings.policy)
+    check_policy(settings.policy, settings.policy_file)
     if not 0 <= settings.port <= LAST_PORT:
         raise OfframpError("port", settings.port, f"in 0..{LAST_PORT}, 0 for a free one", "choose another")
     check_max_size(settings.max_size)

@@ -49,6 +49,9 @@ class PolicyMaking:
         except OfframpError as error:
             _LOG.error("the policy cannot be made for these devices, the interim one decides: %s", error)
             notice: str | None = f"myopic decides: {error}"
+        except Exception as error:  # noqa: BLE001 - a policy may be anybody's: without it the interim one decides
+            _LOG.exception("the policy cannot be made for these devices, the interim one decides")
+            notice = f"myopic decides: {type(error).__name__}: {error}"
         else:
             if policy is None:
                 return

@@ -201,6 +201,9 @@ class EdgeServer:
                 raise ProtocolError("no such session")
             if not self._door.is_owner(context, streams):
                 raise ProtocolError("the session is another device's")
+            if streams.attached:
+                raise ProtocolError("the session has its stream of tensors")
+            streams.attached = True
             await both(self._read_tensors(context, message.session), write(context, streams.tensors), streams)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass
@@ -223,6 +226,7 @@ class EdgeServer:
                 raise ProtocolError("attached already")
             if isinstance(message, Probe):
                 self._core.probe(token, self._clock())
+                self._act()
                 continue
             if isinstance(message, Begun):
                 self._core.begun(token, message, self._clock())
@@ -319,7 +323,7 @@ class EdgeServer:
         if all(each is not None for each in answered.logits):
             self._core.took(batch, answered.took_s)
         if (drift := self._core.speed.news()) is not None:
-            _LOG.warning("this edge takes %+.0f %% of what it took at the start", 100 * drift)
+            _LOG.warning("this edge takes %.2f times what it took at the start", 1.0 + drift)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

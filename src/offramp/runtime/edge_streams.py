@@ -26,6 +26,7 @@ class Streams:
     readers: set[asyncio.Task[Any]] = field(default_factory=set)
     device: str = ""
     certificate: bytes = b""
+    attached: bool = False
 
 
 def small(frame: bytes) -> bytes:

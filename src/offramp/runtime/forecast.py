@@ -28,6 +28,8 @@ NOTABLE_DRIFT = 0.25
 """Relative change of a speed since the start that is worth a line in the log."""
 JUDGED_S = 0.005
 """Work of less than this says little of the edge's speed: it is added up before it is compared."""
+UNCONFIRMED = 256
+"""Decisions that a device may not have counted in yet: about what it announces within a round trip."""
 TOLERATED_DRIFT = 0.05
 """Relative error of a speed at which predictions take up the measured one."""
 
@@ -95,7 +97,7 @@ class Peer:
     link_free_s: float = -np.inf
     margin: float = 0.0
     verdicts: int = 0
-    unconfirmed: deque[Placed] = field(default_factory=deque)
+    unconfirmed: deque[Placed] = field(default_factory=lambda: deque(maxlen=UNCONFIRMED))
 
     def report(self, announce: Announce, now_s: float) -> None:
         """Take the device's word for how far behind it is, then add the decisions that it has not seen."""

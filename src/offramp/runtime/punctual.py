@@ -73,9 +73,12 @@ class PunctualLoop(asyncio.SelectorEventLoop):
         self._awake = _Selector()
         super().__init__(self._awake)
 
-    def attend(self, from_s: float, until_s: float) -> None:
-        """Do not sleep between two instants of this loop's time. Changes nothing on other systems than Linux."""
-        self.call_at(from_s, self._stay_awake, until_s)
+    def attend(self, from_s: float, until_s: float) -> asyncio.TimerHandle:
+        """Do not sleep between two instants of this loop's time, unless the handle is cancelled before.
+
+        Changes nothing on other systems than Linux.
+        """
+        return self.call_at(from_s, self._stay_awake, until_s)
 
     def _stay_awake(self, until_s: float) -> None:
         if sys.platform == "linux":
@@ -92,13 +95,16 @@ class Expectation:
     def __init__(self) -> None:
         self._late_s = 0.0
         self._foretold_s: float | None = None
+        self._awake: asyncio.TimerHandle | None = None
 
     def foretell(self, instant_s: float) -> None:
         """It should come at this instant of the loop's time."""
         self._foretold_s = instant_s
         loop, expected_s = asyncio.get_running_loop(), instant_s + self._late_s
         if isinstance(loop, PunctualLoop):
-            loop.attend(expected_s - AROUND_S, expected_s + AROUND_S)
+            if self._awake is not None:
+                self._awake.cancel()  # whoever foretells again and again must not fill the loop with timers
+            self._awake = loop.attend(expected_s - AROUND_S, expected_s + AROUND_S)
 
     def came(self, now_s: float) -> None:
         """It is here."""

@@ -21,11 +21,12 @@ TERMINATE_S = 4.0
 
 
 def emit(event: Event) -> None:
-    """Tell the supervisor something."""
+    """Tell the supervisor something, as long as there is one: without it this process is about to end."""
     # The process's own output, whatever stands in for it: see `offramp.cluster`.
     stream = sys.__stdout__ or sys.stdout
-    stream.write(json.dumps(event) + "\n")
-    stream.flush()
+    with contextlib.suppress(BrokenPipeError):
+        stream.write(json.dumps(event) + "\n")
+        stream.flush()
 
 
 class OrphanedError(Exception):

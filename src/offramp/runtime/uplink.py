@@ -15,15 +15,20 @@ from offramp.runtime.protocol import CodedUpload, Probe, Upload, encode, fits
 class Uplink:
     """Frames that leave the device when the link has carried them, and reach the edge after the link's delay.
 
-    `send` is called when one should be there. Methods give the bytes of the frame that begins to cross.
+    `sender` is called when one begins to cross, and what it gives when the frame should be there: one that was begun
+    in a session is none of the next, whose edge has not heard of it. Methods give the frame's bytes.
     """
 
     def __init__(
-        self, link: Link, clock: Callable[[], float], send: Callable[[bytes], None], largest_probe: int
+        self,
+        link: Link,
+        clock: Callable[[], float],
+        sender: Callable[[], Callable[[bytes], None]],
+        largest_probe: int,
     ) -> None:
         self._link = link
         self._clock = clock
-        self._send = send
+        self._sender = sender
         self._largest_probe = largest_probe
 
     def upload(
@@ -50,6 +55,6 @@ class Uplink:
         loop, now_s = asyncio.get_running_loop(), self._clock()
         there_s = max(0.0, crossed_s + self._link.delay_s - now_s)
         # Of two at the same instant the first is served first: the frame is what somebody waits for.
-        loop.call_later(there_s, self._send, frame)
+        loop.call_later(there_s, self._sender(), frame)
         loop.call_later(max(0.0, crossed_s - now_s), carried)
         return len(frame)

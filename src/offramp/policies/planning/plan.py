@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
@@ -81,7 +82,7 @@ def _from_disk(key: str, shape: tuple[int, ...]) -> FloatArray | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             after: FloatArray = stored["after"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     good = after.dtype == np.float64 and after.shape == shape and bool(np.isfinite(after).all())
     return after if good else None
