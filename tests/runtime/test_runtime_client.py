@@ -162,6 +162,23 @@ def test_garbage_ends_a_connection_and_nothing_else(edge: tuple[Running, int]) -
     with_client(port, lose)
 
 
+def test_a_hung_edge_is_noticed_by_its_clients(edge: tuple[Running, int]) -> None:
+    process, port = edge
+    task = random_inputs(MODEL.inputs, 2, np.random.default_rng(0))
+
+    async def hang(one: EdgeClient) -> None:
+        assert (await one.infer(task, 5.0)).logits.shape == (2, 10)
+        process.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(one.infer(task, 5.0), 30.0)
+        finally:
+            process.process.send_signal(signal.SIGCONT)
+
+    with_client(port, hang)
+    assert ended(process)["answered"] >= 1
+
+
 @given(st.lists(st.binary(max_size=40), max_size=8), st.data())
 def test_frames_survive_any_cutting(frames: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(len(frame).to_bytes(4, "little") + frame for frame in frames)

@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp.model.tensors import Array, TensorSpec, check_tensors
 from offramp.runtime.client_protocol import Frames, Offer, Served, decode_to_client, framed
-from offramp.runtime.device_session import HEARTBEAT_S, SessionRefusedError
+from offramp.runtime.device_session import HEARTBEAT_S, LOST_S, SessionRefusedError
 from offramp.runtime.listening import HOST
 from offramp.runtime.protocol import (
     CONTROL_BYTES,
@@ -78,6 +78,7 @@ class EdgeClient(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._sequence = 0
+        self._heard_s = 0.0
         self._asked: dict[int, asyncio.Future[Inference]] = {}
 
     async def open(self) -> None:
@@ -102,6 +103,8 @@ class EdgeClient(asyncio.BufferedProtocol):
         try:
             await asyncio.wait_for(self._opened, _OPENING_S)
         except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
             raise ConnectionError("the edge does not answer") from None
         except SessionRefusedError as error:
             raise error.as_input_error() from None
@@ -131,11 +134,18 @@ class EdgeClient(asyncio.BufferedProtocol):
             self._transport.close()
 
     async def _live(self) -> None:
-        number = 0
+        loop, number = asyncio.get_running_loop(), 0
+        self._heard_s = loop.time()
         while self._transport is not None:
+            before_s = loop.time()
             self._send(Ping(number))
             number += 1
             await asyncio.sleep(HEARTBEAT_S)
+            held_up_s = loop.time() - before_s - HEARTBEAT_S
+            if held_up_s > HEARTBEAT_S:
+                self._heard_s += held_up_s  # what has held this very process up is not the edge's silence
+            if self._transport is not None and loop.time() - self._heard_s > LOST_S:
+                self._transport.abort()
 
     def _send(self, message: Message) -> None:
         if self._transport is None:
@@ -162,6 +172,7 @@ class EdgeClient(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
+        self._heard_s = asyncio.get_running_loop().time()
         try:
             for frame in self._frames.filled(nbytes):
                 self._take(frame)
