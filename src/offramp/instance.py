@@ -204,7 +204,8 @@ class Instance:
         return dump_json(value)
 
 
-def _instance(model: InstanceModel, source: str) -> Instance:
+def instance_of(model: InstanceModel, source: str) -> Instance:
+    """The instance that a file describes. Raises OfframpError for times or bytes below 0 at the sizes of its tasks."""
     exits = tuple(
         ExitCoefficients(
             accuracy=exit.accuracy,
@@ -268,7 +269,7 @@ def _check_lines(lines: FloatArray, size: int, place: str) -> None:
 
 def parse_instance(text: str | bytes, source: str = "instance") -> Instance:
     """An instance from its JSON text. Raises OfframpError naming the field."""
-    return _instance(parse_json(InstanceModel, text, source), source)
+    return instance_of(parse_json(InstanceModel, text, source), source)
 
 
 def load_instance(path: Path) -> Instance:

@@ -186,7 +186,7 @@ def test_records_must_be_as_many_as_tasks(recorded: Path) -> None:
         load_run(recorded)
     content["tasks"] = [{"sequence": 1}] * 60
     recorded.write_text(json.dumps(content))
-    with pytest.raises(OfframpError, match="must be records"):
+    with pytest.raises(OfframpError, match=r"tasks\.0\.device .*required"):
         load_run(recorded)
 
 

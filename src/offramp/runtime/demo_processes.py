@@ -15,7 +15,7 @@ from offramp.instance import Instance
 from offramp.link_estimate import JOINED_S
 from offramp.linked_state import Replay
 from offramp.runtime.device_main import FROM_SUPERVISOR
-from offramp.runtime.outcomes import End, Instants, TaskRecord
+from offramp.runtime.outcomes import DEVICE_LOST, End, Instants, TaskRecord
 from offramp.runtime.supervision import Child, ChildError
 from offramp.scenario import Scenario
 
@@ -207,7 +207,7 @@ def _lost(number: int, instance: Instance) -> TaskRecord:
         task.size,
         task.budget_s,
         End.FAILED,
-        "device-lost",
+        DEVICE_LOST,
         0,
         0,
         False,

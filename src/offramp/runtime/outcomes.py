@@ -9,6 +9,9 @@ from typing import Any
 
 from offramp.task import UNCODED, Decision
 
+DEVICE_LOST = "device-lost"
+"""Why a task failed whose device ended without a word about it."""
+
 
 class End(StrEnum):
     """The one end of a task."""

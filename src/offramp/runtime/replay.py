@@ -6,13 +6,12 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from offramp.errors import OfframpError
-from offramp.instance import Instance, parse_instance
+from offramp.instance import Instance, instance_of
 from offramp.link import trace_link
 from offramp.linked_state import Replay
 from offramp.observation import Observation
@@ -22,34 +21,12 @@ from offramp.runtime.course import Followed, Resampled
 from offramp.runtime.measured_terms import measured_terms
 from offramp.runtime.outcomes import End, TaskRecord
 from offramp.runtime.rehearsal import Spread, rehearse
+from offramp.runtime.run_file import RunModel
 from offramp.task import DROP, Decision
-from offramp.validation import dump_json, parse_json, read_text
+from offramp.validation import parse_json, read_text
 
 ROUNDS = 8
 """Rehearsals with drawn durations."""
-
-
-class LinksModel(BaseModel):
-    """Recorded links of a run: where the first device's begins, and the recording, see `linked_state.Replay`."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    start_s: Annotated[float, Field(ge=0)]
-    instants_ms: tuple[Annotated[int, Field(ge=0, lt=2**53)], ...]
-
-
-class RunModel(BaseModel):
-    """The file `offramp.run/1` as the demo writes it."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    format: Literal["offramp.run/1"]
-    policy: str
-    seed: int
-    calibrated: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    links: LinksModel | None = None
-    instance: dict[str, Any]
-    tasks: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +77,14 @@ class _Decided:
 
 
 def load_run(path: Path) -> Recorded:
-    """Read a recorded run. Raises OfframpError if the file is not one."""
+    """Read a recorded run, a file `offramp.run/1`.
+
+    Raises OfframpError if it cannot be read, or has a field that is missing, out of its range or at odds with another:
+    it names the task's number, the field and what is allowed. See `run_file`.
+    """
     model = parse_json(RunModel, read_text(path, "run"), str(path))
-    instance = parse_instance(dump_json(model.instance), str(path))
-    try:
-        records = tuple(
-            TaskRecord.from_dict({key: value for key, value in task.items() if key != "device"})
-            for task in model.tasks
-        )
-    except (TypeError, KeyError, ValueError) as error:
-        raise OfframpError(
-            f"{path}: tasks", str(error), "must be records of a run", "record one with offramp demo"
-        ) from None
-    if len(records) != len(instance.tasks):
-        raise OfframpError(
-            f"{path}: tasks", len(records), f"must be {len(instance.tasks)}", "record it again"
-        )
+    instance = instance_of(model.instance, f"{path}: instance")
+    records = model.records(instance, str(path))
     believed = instance.system
     if model.calibrated is not None:
         if len(model.calibrated) != believed.devices:
