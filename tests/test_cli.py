@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +44,50 @@ def test_import_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_ctrl_c_is_one_line_and_status_130_and_leaves_no_process() -> None:
+    drawn = ("--tasks", "30000000", "--devices", "1000", "--edges", "10", "--jobs", "2")
+    command = [sys.executable, "-m", "offramp", "simulate", "--policy", "myopic", *drawn]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        _wait_for_workers(process.pid, 2)
+        os.killpg(process.pid, signal.SIGINT)
+        # Whatever is left of the workers holds standard output open.
+        out, err = process.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert (process.returncode, out, err) == (130, "", "offramp: stopped\n")
+
+
+def _wait_for_workers(parent: int, count: int) -> None:
+    """Wait until that many spawned workers are past their start, where Ctrl-C is theirs no longer."""
+    until_s = time.monotonic() + 60
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    while sum(_ignores_ctrl_c(pid) for pid in children.read_text().split()) < count:
+        assert time.monotonic() < until_s
+        os.sched_yield()
+
+
+def _ignores_ctrl_c(pid: str) -> bool:
+    try:
+        if b"spawn_main" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return False
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    (ignored,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def test_one_seed_gives_the_same_bytes(instance: Path, tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,6 +77,45 @@ def test_processes_give_what_one_process_gives(four_exits: NetworkExits) -> None
     cells = [Cell(SMALL, name, "paper", (0, 1)) for name in ("random", "greedy", "myopic")]
     results = dict(LocalEngine(2).run(partial(run_cell, exits=four_exits), cells))
     assert results == {cell: run_cell(cell, four_exits) for cell in cells}
+
+
+HELD = """
+import os
+import threading
+
+from offramp.experiments.engine import LocalEngine
+
+def hold(item):
+    # Whole, where `print` may mix the lines of two processes.
+    os.write(1, b"held\\n")
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    list(LocalEngine(2).run(hold, [0, 1]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_parent_that_is_killed(number: int, tmp_path: Path) -> None:
+    (tmp_path / "held.py").write_text(HELD)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "held.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["held\n"] * 2
+        parent.send_signal(number)
+        # Whatever is left of them holds standard output open.
+        parent.communicate(timeout=10)
+        assert parent.returncode == -number
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
 
 
 def test_a_key_depends_on_coefficients_seeds_and_scenario(four_exits: NetworkExits) -> None:

@@ -28,12 +28,12 @@ PATIENCE_S = 50.0
 
 
 class Running:
-    """An `offramp` process in a session of its own, read line by line."""
+    """An `offramp` process, or one that runs `code`, in a session of its own, read line by line."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, code: str | None = None) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "OFFRAMP_DATA"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "offramp", *arguments],
+            [sys.executable, *(("-m", "offramp") if code is None else ("-c", code)), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -65,8 +65,8 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[Running]:
-    process = Running(*arguments)
+def running(*arguments: str, code: str | None = None) -> Iterator[Running]:
+    process = Running(*arguments, code=code)
     try:
         yield process
     finally:
@@ -321,13 +321,49 @@ def test_nothing_is_left_of_a_demo_that_is_stopped(tmp_path: Path, number: int) 
     with running(*arguments) as demo:
         children = _wait_for_children(demo.process.pid, count=4)
         demo.process.send_signal(number)
-        demo.process.communicate(timeout=PATIENCE_S)
+        status, _, err = demo.finish()
         deadline_s = time.monotonic() + 20
         while alive := [pid for pid in children if _is_alive(pid)]:
             assert time.monotonic() < deadline_s, f"still running: {alive}"
             os.sched_yield()
-    assert demo.process.returncode != 0
+    assert status == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signal.Signals(number)]
+    notice, *more = err.splitlines()
+    assert "generated images" in notice
+    assert more == (["offramp: stopped"] if number == signal.SIGINT else [])
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from offramp.model.bundle import load_bundle
+from offramp.runtime.demo import run_demo
+from offramp.runtime.demo_processes import DemoSettings
+from offramp.runtime.samples import samples_for
+from offramp.scenario import Scenario
+
+scenario = Scenario(tasks=2000)
+settings = DemoSettings(scenario, scenario, None, "myopic", None, True, 0)
+bundle = load_bundle(None)
+samples = samples_for(bundle, None, np.random.default_rng(0))
+try:
+    run_demo(settings, bundle, samples, lambda doing, ended, record: print(doing, ended, flush=True))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_at_its_tasks_ends_without_a_word(number: int, status: int) -> None:
+    with running(code=ENDLESS) as run:
+        assert run.process.stdout is not None
+        assert any(line == "running 1\n" for line in run.process.stdout)
+        run.process.send_signal(number)
+        ended, _, err = run.finish()
+    assert (ended, err) == (status, "")
 
 
 def test_a_second_device_of_one_id_is_refused(tmp_path: Path) -> None:

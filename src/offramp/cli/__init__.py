@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from offramp import __version__
 from offramp.cli import demo, doctor, figures, model, policy, runtime, simulation, solve, training
@@ -17,8 +18,21 @@ from offramp.cli.config import config
 from offramp.cli.profiling import profile
 from offramp.errors import OfframpError
 
+
+class _Commands(TyperGroup):
+    """The commands, where Ctrl-C is one line: Typer would end without a word and hide it from `main`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("offramp: stopped", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="offramp",
+    cls=_Commands,
     help="Run deep networks across a device and an edge server so that every task meets its deadline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -71,6 +85,3 @@ def main() -> None:
     except OfframpError as error:
         print(f"offramp: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("offramp: stopped", file=sys.stderr)
-        sys.exit(130)

@@ -111,7 +111,7 @@ def check_edge_options(timing: Timing, edge_workers: int | None, max_batch: int 
 
 
 def progress_bar(quiet: bool) -> Progress:
-    """Progress with counts and times on standard error; none if `quiet`."""
+    """Progress with counts and times on a terminal's standard error; none if `quiet`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -120,7 +120,8 @@ def progress_bar(quiet: bool) -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
-        disable=quiet,
+        # A file or pipe would get nothing of it but an empty line.
+        disable=quiet or not errors.is_terminal,
     )
 
 

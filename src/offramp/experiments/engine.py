@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -46,10 +49,12 @@ class LocalEngine:
         self._jobs = jobs
 
     def run(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        """See `Engine`. An interruption ends the workers at once; what they are at is lost."""
+        """See `Engine`. An interruption or this process's end ends the workers at once; what they are at is lost."""
         # Forking a process whose libraries run threads may hang; a spawned one starts clean.
         pool = ProcessPoolExecutor(
-            min(self._jobs, max(1, len(items))), get_context("spawn"), initializer=_ignore_interrupts
+            min(self._jobs, max(1, len(items))),
+            multiprocessing.get_context("spawn"),
+            initializer=_leave_stopping_to_the_parent,
         )
         try:
             running = {pool.submit(work, item): item for item in items}
@@ -63,9 +68,19 @@ class LocalEngine:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _leave_stopping_to_the_parent() -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides how to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A killed parent tells nobody, and a worker that waits for its next item would wait for ever.
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    # Nobody is left to take what an orderly end would still write.
+    os._exit(1)
 
 
 def run_kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ def check_settings(settings: DemoSettings) -> None:
 def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress: Progress) -> DemoRun:
     """Draw the stream, run it, and end every process whatever happens.
 
-    Raises OfframpError if it cannot be run, KeyboardInterrupt if the user stops it.
+    Raises OfframpError if it cannot be run, KeyboardInterrupt if the user stops it, SystemExit upon SIGTERM.
     """
     check_settings(settings)
     exits = worthwhile(exits_with(bundle, settings.codecs))
@@ -107,7 +108,11 @@ def run_demo(settings: DemoSettings, bundle: Bundle, samples: Samples, progress:
         scenario_file = Path(folder) / "scenario.json"
         scenario_file.write_text(settings.told.model_dump_json(), encoding="utf-8")
         supervisor = Supervisor(settings, instance, shares, scenario_file, progress)
-        records = asyncio.run(supervisor.run())
+        try:
+            records = asyncio.run(supervisor.run())
+        except asyncio.CancelledError:
+            # asyncio makes a KeyboardInterrupt of Ctrl-C, so SIGTERM alone ends here; a shell gives it this status.
+            raise SystemExit(128 + signal.SIGTERM) from None
     summary = _summary(instance, records, exits, samples) | {"notice": supervisor.notice}
     calibrated = tuple(supervisor.calibrated)
     return DemoRun(instance, records, summary, settings.policy, settings.seed, calibrated, settings.links)

@@ -77,6 +77,7 @@ class Supervisor:
         self._starting: list[asyncio.Future[Child]] = []
 
     async def run(self) -> tuple[TaskRecord, ...]:
+        """What became of each task. SIGTERM cancels it; whatever happens, no process is left."""
         loop = asyncio.get_running_loop()
         this = asyncio.current_task()
         assert this is not None
@@ -115,7 +116,8 @@ class Supervisor:
             self.calibrated.append(float((await device.expect("ready"))["slowdown"]))
         self._progress("making the policy", 0, None)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._policy_made(edge, len(devices)), POLICY_S)
+            async with asyncio.timeout(POLICY_S):
+                await self._policy_made(edge, len(devices))
         lead_s = LEAD_S if self._settings.links is None else JOINED_S
         start_s = time.monotonic() + lead_s
         for device, order in zip(devices, self._starts(start_s), strict=True):
@@ -123,10 +125,11 @@ class Supervisor:
         self._progress("running", 0, None)
         last_s = max(task.deadline_s for task in self._instance.tasks)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(
-                asyncio.gather(*(self._collect(number, device) for number, device in enumerate(devices))),
-                lead_s + last_s + OVERTIME_S,
-            )
+            # `wait_for` would leave a cancelled `gather` unread, which asyncio then complains of.
+            async with asyncio.timeout(lead_s + last_s + OVERTIME_S):
+                await asyncio.gather(
+                    *(self._collect(number, device) for number, device in enumerate(devices))
+                )
 
     def _starts(self, start_s: float) -> list[dict[str, float]]:
         """Each device's order to start: the stream's instant 0, and where a recorded link begins."""
