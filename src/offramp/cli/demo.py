@@ -100,7 +100,6 @@ def demo(
     check_settings(settings)
     if record is not None:
         check_output(record, "record")
-    make_folder(output)
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
     if samples.labels is None:
@@ -108,6 +107,7 @@ def demo(
             f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data.",
             soft_wrap=True,
         )
+    make_folder(output)
     with progress_bar(json_) as progress:
         bar = progress.add_task("starting", total=drawn_from.tasks)
 
