@@ -102,12 +102,12 @@ def demo(
         check_output(record, "record")
     loaded = load_bundle(bundle)
     samples = samples_for(loaded, data, np.random.default_rng(seed))
+    make_folder(output)
     if samples.labels is None:
         errors.print(
             f"No labelled images: running on {samples.source}, accuracy unknown. Name some with --data.",
             soft_wrap=True,
         )
-    make_folder(output)
     with progress_bar(json_) as progress:
         bar = progress.add_task("starting", total=drawn_from.tasks)
 
