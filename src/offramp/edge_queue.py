@@ -80,7 +80,7 @@ class Batching:
         for job in islice(alike, self.most - 1):
             wider = [*batch, job]
             wider_s = self.duration(wider)
-            if wider_s > takes_s + (1.0 - WORTH) * job.tail_s:
+            if not self._worth(job, takes_s, wider_s):
                 break
             end_s, wider_end_s = start_s + takes_s, start_s + wider_s
             free_s = [max(start_s, instant_s) for instant_s in others_free_s]
@@ -93,6 +93,18 @@ class Batching:
                 break
             batch, takes_s, rest = wider, wider_s, [other for other in rest if other is not job]
         return batch, takes_s
+
+    def is_worth_it(self, first: EdgeJob, others: Iterable[EdgeJob], start_s: float) -> bool:
+        """Whether `begin` might join anything to `first`, which waits before `others`: without laying out the line.
+
+        A long one takes as long to lay out as a tenth of a short tail, at every beginning.
+        """
+        alike = (job for job in others if job.block == first.block and self._hopeful(job, start_s))
+        job = next(alike, None)
+        return job is not None and self._worth(job, first.tail_s, self.duration([first, job]))
+
+    def _worth(self, joins: EdgeJob, takes_s: float, wider_s: float) -> bool:
+        return wider_s <= takes_s + (1.0 - WORTH) * joins.tail_s
 
     def _keep(self, batch: Sequence[EdgeJob], joins: EdgeJob, end_s: float, wider_end_s: float) -> bool:
         """Whether a job is on time in a batch that then ends later, and so are those that were without it."""

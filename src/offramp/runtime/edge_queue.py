@@ -109,6 +109,9 @@ class WorkQueue:
     def _begin(self, first: Work, start_s: float, others_free_s: Sequence[float]) -> Batch:
         if self._batching.most == 1 or not self._waiting:
             return Batch((first,), start_s, first.tail_s)
+        others = (_job(place, work) for place, work in enumerate(self._waiting, 1))
+        if not self._batching.is_worth_it(_job(0, first), others, start_s):
+            return Batch((first,), start_s, first.tail_s)
         line = _jobs((first, *self._waiting))
         jobs, takes_s = self._batching.begin(line, start_s, others_free_s)
         places = {job.order for job in jobs}
@@ -133,7 +136,10 @@ class WorkQueue:
 
 def _jobs(works: Sequence[Work]) -> list[EdgeJob]:
     """As the timing model has them, in this order."""
-    return [
-        EdgeJob(work.arrival_s, place, work.tail_s, work.deadline_s, work.sequence, work.size, work.decision)
-        for place, work in enumerate(works)
-    ]
+    return [_job(place, work) for place, work in enumerate(works)]
+
+
+def _job(place: int, work: Work) -> EdgeJob:
+    return EdgeJob(
+        work.arrival_s, place, work.tail_s, work.deadline_s, work.sequence, work.size, work.decision
+    )
